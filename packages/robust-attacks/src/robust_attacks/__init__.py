@@ -1,0 +1,1 @@
+"""Adversarial attacks for PyTorch: exact threats, per-image randomness, the same result at any batch size."""

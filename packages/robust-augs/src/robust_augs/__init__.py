@@ -1,0 +1,1 @@
+"""Training-time augmentations of the robustness literature as batched PyTorch calls with parameters drawn per image."""

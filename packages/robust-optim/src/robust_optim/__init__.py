@@ -1,0 +1,1 @@
+"""Sharpness-aware optimisers for PyTorch that wrap any optimizer and resume bit for bit."""

@@ -1,0 +1,1 @@
+"""Robust training of image models as one visible loop: recipes, adversarial objectives, exact resume."""
