@@ -1,0 +1,61 @@
+"""What a package's wheel brings along, and whether each of its modules imports: `check_isolated.py robust-attacks`.
+
+Run inside an environment that holds the wheel, its declared requirements and nothing else.
+"""
+
+import importlib
+import pkgutil
+import re
+import sys
+import warnings
+from importlib.metadata import distribution, distributions
+
+# The leaves promise to bring nothing beyond what these themselves require.
+PROMISES = {
+    "robust-attacks": {"torch"},
+    "robust-augs": {"torch", "torchvision"},
+    "robust-optim": {"torch"},
+}
+NEVER = {"robust-attacks": {"timm", "matplotlib"}, "robust-augs": {"timm", "matplotlib"}, "robust-optim": {"timm", "matplotlib"}}
+
+
+def normal(name: str) -> str:
+    """The name of a distribution in the form that compares."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def closure(names: set[str], installed: set[str]) -> set[str]:
+    """`names` and all that they require, as far as it is installed."""
+    seen: set[str] = set()
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        lines = distribution(name).requires or []
+        required = {normal(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in lines}
+        waiting |= (required & installed) - seen
+    return seen
+
+
+def main(package: str) -> None:
+    """Check `package` and say what was found; a broken promise ends with a message and exit status 1."""
+    installed = {normal(found.metadata["Name"]) for found in distributions()}
+    if package in PROMISES:
+        surplus = installed - closure(PROMISES[package], installed) - {package}
+        if surplus:
+            sys.exit(f"{package} promises only {sorted(PROMISES[package])} and what they require, but brings {sorted(surplus)}")
+        if NEVER[package] & installed:
+            sys.exit(f"{package} must not bring {sorted(NEVER[package] & installed)}")
+    module = importlib.import_module(package.replace("-", "_"))
+    if "site-packages" not in str(module.__file__):
+        sys.exit(f"{package} was imported from {module.__file__}, not from its wheel")
+    warnings.simplefilter("error")
+    names = [found.name for found in pkgutil.walk_packages(module.__path__, module.__name__ + ".")]
+    names = [name for name in names if not name.endswith("__main__")]
+    for name in names:
+        importlib.import_module(name)
+    print(f"{package}: {len(names) + 1} modules import; {len(installed)} distributions installed")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
