@@ -74,7 +74,7 @@ def siblings(package: str) -> list[str]:
     return [*dict.fromkeys(found), package]
 
 
-@nox.session
+@nox.session(reuse_venv=False)
 @nox.parametrize("package", PACKAGES, ids=PACKAGES)
 def isolated(session: nox.Session, package: str) -> None:
     """One package from its wheel alone: what it installs, every import, then its tests away from the source tree."""
