@@ -78,7 +78,7 @@ def siblings(package: str) -> list[str]:
 @nox.parametrize("package", PACKAGES, ids=PACKAGES)
 def isolated(session: nox.Session, package: str) -> None:
     """One package from its wheel alone: what it installs, every import, then its tests away from the source tree."""
-    place = Path(session.create_tmp())
+    place = Path(session.create_tmp()).resolve()
     wheels = place / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     for name in siblings(package):
