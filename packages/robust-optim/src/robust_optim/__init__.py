@@ -1,1 +1,6 @@
 """Sharpness-aware optimisers for PyTorch that wrap any optimizer and resume bit for bit."""
+
+from robust_optim.batch_norm import frozen_batch_norm as frozen_batch_norm
+from robust_optim.sam import SAM as SAM
+
+__all__ = ["SAM", "frozen_batch_norm"]

@@ -1,0 +1,8 @@
+"""The names that the package offers; a change here is a change for its users."""
+
+import robust_optim
+
+
+def test_the_public_names_are_exactly_these():
+    assert set(robust_optim.__all__) == {"SAM", "frozen_batch_norm"}
+    assert all(hasattr(robust_optim, name) for name in robust_optim.__all__)
