@@ -1,4 +1,4 @@
-"""Image classifiers that take images in [0, 1]: timm models with the normalisation inside, and weights that load safely."""
+"""Image classifiers that take images in [0, 1]: timm models with the mean/std step inside, weights that load safely."""
 
 from robust_models.create import create_model as create_model
 from robust_models.normalize import Normalize as Normalize

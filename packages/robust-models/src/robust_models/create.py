@@ -26,22 +26,26 @@ def create_model(
 ) -> nn.Module:
     """Build the timm model `name` so that it takes images in [0, 1].
 
-    Mean and std are those of the model's pre-trained configuration. Where `in_chans` differs from it, they follow what timm does to the
-    pre-trained first convolution: one channel gets the mean of the values, more channels repeat them in order.
+    Mean and std are those of the model's pre-trained configuration. Where `in_chans` differs from it, they follow what
+    timm does to the pre-trained first convolution: one channel gets the mean of the values, more channels repeat them
+    in order.
 
     Args:
-        name: a name of `timm.list_models()`, with or without a tag (`"resnet50.a1_in1k"`), or one of ours (`"small_cnn_8"`, `"small_cnn_32"`).
+        name: a name of `timm.list_models()`, with or without a tag (`"resnet50.a1_in1k"`), or one of ours
+            (`"small_cnn_8"`, `"small_cnn_32"`).
         pretrained: load timm's weights, the only case in which the network is touched.
         num_classes: number of logits; None means the model's own, 0 pooled features.
         in_chans: channels of the images; None means the model's own, 3 for nearly all.
-        img_size: height and width in pixels for models that are tied to one (most transformers); None means the model's own.
+        img_size: height and width in pixels for models that are tied to one (most transformers); None means the model's
+            own.
         drop_rate: dropout before the classifier, in [0, 1); 0 leaves the model's own value.
         drop_path_rate: stochastic depth, in [0, 1); 0 leaves the model's own value.
         model_args: further arguments of the model's constructor.
         normalize: False gives timm's bare model, which takes normalised images.
 
     Raises:
-        ValueError: for an unknown name, a name that would need the network, weights that do not exist, or an argument that the model does not take.
+        ValueError: for an unknown name, a name that would need the network, weights that do not exist, or an argument
+            that the model does not take.
 
     Example:
         >>> model = create_model("resnet18", num_classes=10)
@@ -83,7 +87,8 @@ def _check_name(name: str, pretrained: bool) -> None:
     if ":" in name:  # timm's hf-hub: and local-dir: sources
         if not pretrained:
             raise ValueError(
-                f"{name} is described by files elsewhere, which timm would fetch: use pretrained=True, or a name of timm.list_models()"
+                f"{name} is described by files elsewhere, which timm would fetch: use pretrained=True, or a name of "
+                "timm.list_models()"
             )
         return
     architecture, _, tag = name.partition(".")

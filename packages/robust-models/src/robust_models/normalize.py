@@ -12,7 +12,8 @@ class Normalize(nn.Module):
     """Map images (N, C, H, W) in [0, 1] to `(images - mean) / std`, per channel.
 
     `mean` and `std` are buffers of shape (1, C, 1, 1): they move with `.to(...)` and are stored in the `state_dict`.
-    The range of the input is not checked, because that would wait for the device in every forward pass; `NormalizedModel` has a switch for it.
+    The range of the input is not checked, because that would wait for the device in every forward pass;
+    `NormalizedModel` has a switch for it.
 
     Args:
         mean: one value per channel, in units of [0, 1] pixels.
@@ -56,20 +57,22 @@ class Normalize(nn.Module):
 class NormalizedModel(nn.Module):
     """A model with its mean/std step inside: `images in [0, 1] -> model((images - mean) / std)`.
 
-    An attack or a corruption that works on this model works on pixels; a normalisation outside of the model is the usual reason for robust
-    accuracies that are wrong.
+    An attack or a corruption that works on this model works on pixels; a normalisation outside of the model is the
+    usual reason for robust accuracies that are wrong.
 
-    The `state_dict` holds `normalize.mean`, `normalize.std` (shape (1, C, 1, 1)) and the wrapped model's keys behind `model.`; `load_weights` reads
-    this and the other layouts in use. `unwrap()` gives the bare model back.
+    The `state_dict` holds `normalize.mean`, `normalize.std` (shape (1, C, 1, 1)) and the wrapped model's keys behind
+    `model.`; `load_weights` reads this and the other layouts in use. `unwrap()` gives the bare model back.
 
-    timm's protocol is forwarded: the methods that take images normalise them first, and names of parameters carry the prefix `model.`.
-    `pretrained_cfg` is the one exception: it says mean 0 and std 1, because that is what this model wants from a data loader.
+    timm's protocol is forwarded: the methods that take images normalise them first, and names of parameters carry the
+    prefix `model.`. `pretrained_cfg` is the one exception: it says mean 0 and std 1, because that is what this model
+    wants from a data loader.
 
     Args:
         model: logits (N, K) from normalised images.
         mean: one value per channel, in units of [0, 1] pixels.
         std: one positive value per channel.
-        strict_range: check in every forward pass that the images lie in [0, 1]; costs a synchronisation with the device each time.
+        strict_range: check in every forward pass that the images lie in [0, 1]; costs a synchronisation with the device
+            each time.
 
     Raises:
         ValueError: if `model` already contains a `Normalize`, which would normalise twice; or see `Normalize`.
@@ -117,7 +120,7 @@ class NormalizedModel(nn.Module):
         return self.model
 
     def forward_features(self, images: Tensor, **options: Any) -> Tensor:
-        """Return timm's features of `images` in [0, 1], before pooling and head; `options` are those of the wrapped model."""
+        """Return the features of `images` in [0, 1] before pooling; `options` are those of the wrapped model."""
         return self.model.forward_features(self._normalized(images), **options)  # type: ignore[no-any-return, operator]
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
@@ -170,18 +173,18 @@ class NormalizedModel(nn.Module):
 
     @property
     def feature_info(self) -> Any:
-        """timm's description of the intermediate features."""
+        """The intermediate features, as timm describes them."""
         return self.model.feature_info
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """timm's description of the input, with mean 0 and std 1: the loader must not normalise again."""
+        """The input, as timm describes it, with mean 0 and std 1: the loader must not normalise again."""
         channels = self.normalize.mean.shape[1]
         return {**self.model.pretrained_cfg, "mean": (0.0,) * channels, "std": (1.0,) * channels}  # type: ignore[dict-item]
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """timm's older name of `pretrained_cfg`."""
+        """The older name of `pretrained_cfg` in timm."""
         return self.pretrained_cfg
 
 

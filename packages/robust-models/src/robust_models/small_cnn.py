@@ -2,19 +2,18 @@
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class SmallCNN(nn.Module):
-    """Three 3 x 3 convolutions of width 32, 32 and 64 with two max-pools, then a hidden layer of 128 and the classifier.
+    """Three 3 x 3 convolutions (32, 32, 64 wide) with two max-pools, a hidden layer of 128, and the classifier.
 
-    With one channel, 8 x 8 pixels and 10 classes: 62,250 parameters. It trains in seconds on one CPU core, which is what it is for: the digits demo,
-    tests and small experiments. There is no batch norm, so images never influence each other. It follows timm's protocol; the fully connected layer
-    ties it to one image size.
+    With one channel, 8 x 8 pixels and 10 classes: 62,250 parameters. It trains in seconds on one CPU core, which is
+    what it is for: the digits demo, tests and small experiments. There is no batch norm, so images never influence each
+    other. It follows timm's protocol; the fully connected layer ties it to one image size.
 
     Args:
         num_classes: number of logits; 0 returns the 128 features before the classifier.
@@ -61,17 +60,18 @@ class SmallCNN(nn.Module):
         """
         if images.shape[-2] != self.img_size[0] or images.shape[-1] != self.img_size[1]:
             raise ValueError(
-                f"this network was built for images of {self.img_size[0]} x {self.img_size[1]} pixels, got {images.shape[-2]} x {images.shape[-1]}: "
+                f"this network was built for images of {self.img_size[0]} x {self.img_size[1]} pixels, got "
+                f"{images.shape[-2]} x {images.shape[-1]}: "
                 "resize them, or build it with another img_size"
             )
-        x = F.relu(self.conv1(images))
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        return F.max_pool2d(F.relu(self.conv3(x)), 2)
+        x = functional.relu(self.conv1(images))
+        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        return functional.max_pool2d(functional.relu(self.conv3(x)), 2)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Turn the map of `forward_features` into logits (N, num_classes), or with `pre_logits` into the features (N, 128) before the classifier."""
-        x = F.relu(self.hidden(features.flatten(1)))
-        x = F.dropout(x, self.drop_rate, self.training)
+        """Turn the map of `forward_features` into logits (N, num_classes), or with `pre_logits` into 128 features."""
+        x = functional.relu(self.hidden(features.flatten(1)))
+        x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(
@@ -83,7 +83,7 @@ class SmallCNN(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Return (output of `forward_features`, list of maps); the maps are those after the first convolution and after each pooling.
+        """Return (output of `forward_features`, list of maps after the first convolution and after each pooling).
 
         Args:
             images: (N, C, H, W).
@@ -105,8 +105,8 @@ class SmallCNN(nn.Module):
         for index, layer in enumerate((self.conv1, self.conv2, self.conv3)):
             if stop_early and index > last:
                 break
-            x = F.relu(layer(x))
-            x = F.max_pool2d(x, 2) if index else x
+            x = functional.relu(layer(x))
+            x = functional.max_pool2d(x, 2) if index else x
             if index in take:
                 maps.append(x)
         return maps if intermediates_only else (x, maps)
@@ -140,7 +140,7 @@ class SmallCNN(nn.Module):
         return set()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that sort parameters by depth, for timm's layer-wise learning rates; `coarse` takes the convolutions as one."""
+        """Patterns that sort parameters by depth for timm; `coarse` takes the last two convolutions as one."""
         return {"stem": r"^conv1", "blocks": r"^conv[23]" if coarse else r"^conv(\d+)"}
 
 
@@ -171,11 +171,11 @@ default_cfgs = generate_default_cfgs({"small_cnn_8.untrained": _config(1, 8), "s
 def small_cnn_8(pretrained: bool = False, **options: Any) -> SmallCNN:
     """The network for the digits: 1 x 8 x 8, 10 classes, 62,250 parameters; no weights are published."""
     settings = {"in_chans": 1, "img_size": 8, **options}
-    return build_model_with_cfg(SmallCNN, "small_cnn_8", pretrained, **settings)  # type: ignore[no-any-return]
+    return build_model_with_cfg(SmallCNN, "small_cnn_8", pretrained, **settings)
 
 
 @register_model
 def small_cnn_32(pretrained: bool = False, **options: Any) -> SmallCNN:
     """The network for CIFAR: 3 x 32 x 32, 10 classes, 554,346 parameters; no weights are published."""
     settings = {"in_chans": 3, "img_size": 32, **options}
-    return build_model_with_cfg(SmallCNN, "small_cnn_32", pretrained, **settings)  # type: ignore[no-any-return]
+    return build_model_with_cfg(SmallCNN, "small_cnn_32", pretrained, **settings)

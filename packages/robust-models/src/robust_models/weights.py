@@ -54,12 +54,14 @@ def load_weights(
 
     How names are found, in this order:
 
-    1. The weights lie at the top of the file, or under `state_dict`, `model` or `model_state_dict` (the first that exists); with `ema` under
-       `state_dict_ema`, `model_ema` or `ema`. A file that has only averaged weights gives those.
+    1. The weights lie at the top of the file, or under `state_dict`, `model` or `model_state_dict` (the first that
+       exists); with `ema` under `state_dict_ema`, `model_ema` or `ema`. A file that has only averaged weights gives
+       those.
     2. The prefix `module.` (data parallel) goes, and `_orig_mod.` (torch.compile) wherever it stands.
-    3. A normalisation in front is recognised as `normalize.mean, normalize.std, model.*`, as `0.mean, 0.std, 1.*`, or as `mu, sigma` beside the names.
-       Its values, of any shape with one value per channel, go into the `normalize` of a `NormalizedModel`, with a warning where they differ from
-       those that it had. A file without one leaves them alone.
+    3. A normalisation in front is recognised as `normalize.mean, normalize.std, model.*`, as `0.mean, 0.std, 1.*`, or
+       as `mu, sigma` beside the names. Its values, of any shape with one value per channel, go into the `normalize` of
+       a `NormalizedModel`, with a warning where they differ from those that it had. A file without one leaves them
+       alone.
     4. What remains must be the names of the model (inside the `NormalizedModel`), with or without the prefix `model.`.
 
     Everything is checked before the first tensor is copied, so the model never ends up half loaded.
@@ -68,12 +70,14 @@ def load_weights(
         model: the model to fill; its device and dtype stay.
         path: `.safetensors`, or a file of `torch.save` that holds tensors and plain values.
         sha256: the expected checksum, 64 hexadecimal digits; checked before the file is read.
-        strict: refuse missing, unexpected and mismatched entries. False leaves those out and reports them; at least one entry must fit.
+        strict: refuse missing, unexpected and mismatched entries. False leaves those out and reports them; at least one
+            entry must fit.
         ema: take the averaged weights of a checkpoint that has both.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not what it should be (a web page, truncated, another checksum, a pickle that needs code), or does not fit the model.
+        ValueError: if the file is not what it should be (a web page, truncated, another checksum, a pickle that needs
+            code), or does not fit the model.
     """
     file = Path(path)
     if not file.is_file():
@@ -91,7 +95,8 @@ def load_weights(
             found |= {"normalize.mean": _as_channels(mean), "normalize.std": _as_channels(std)}
         elif bool((mean != 0).any()) or bool((std != 1).any()):
             raise ValueError(
-                f"{file} holds a normalisation (mean {mean.flatten().tolist()}, std {std.flatten().tolist()}) and the model has none: "
+                f"{file} holds a normalisation (mean {mean.flatten().tolist()}, std {std.flatten().tolist()}) and "
+                "the model has none: "
                 "build it with robust_models.create_model(...), which puts the normalisation inside"
             )
     optional = {"normalize.mean", "normalize.std"} if inside and normalization is None else set()
@@ -118,7 +123,8 @@ def load_weights(
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     """Write the `state_dict` of `model` to a safetensors file that `load_weights` reads, and return its sha256.
 
-    The file appears under its name only when it is complete, in the place of an older one. The same weights give the same bytes.
+    The file appears under its name only when it is complete, in the place of an older one. The same weights give the
+    same bytes.
 
     Raises:
         ValueError: if `path` does not end in `.safetensors`.
@@ -157,7 +163,8 @@ def _check_file(file: Path, expected: str | None) -> str:
         raise ValueError(f"{file} is empty: download it again")
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise ValueError(
-            f"{file} is a web page and not a weight file: the link led to a login, confirmation or error page; download the file itself"
+            f"{file} is a web page and not a weight file: the link led to a login, confirmation or error page; "
+            "download the file itself"
         )
     if start.startswith(b"version https://git-lfs"):
         raise ValueError(f"{file} is a Git LFS pointer and not the weights themselves: fetch them with `git lfs pull`")
@@ -180,7 +187,8 @@ def _read(file: Path) -> Any:
             raise ValueError(f"{damaged} ({error})") from error
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         raise ValueError(
-            f"{file} is neither a safetensors file nor one of torch.save: download it again, or convert it to safetensors"
+            f"{file} is neither a safetensors file nor one of torch.save: download it again, or convert it to "
+            "safetensors"
         )
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
@@ -190,7 +198,8 @@ def _read(file: Path) -> Any:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"the Python object {blocked.group(1)}" if blocked else "more than tensors and plain values"
         raise ValueError(
-            f"{file} needs {what}, and reading that could run any code, so it is refused. If you trust its source, convert it where you do: "
+            f"{file} needs {what}, and reading that could run any code, so it is refused. If you trust its source, "
+            "convert it where you do: "
             "torch.load(..., weights_only=False), then safetensors.torch.save_file of its state_dict"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError) as error:
@@ -222,7 +231,8 @@ def _state_dict(content: Any, file: Path, ema: bool) -> tuple[str, dict[str, Ten
         else f"a {type(content).__name__}"
     )
     raise ValueError(
-        f"{file} holds {held} and no state_dict: save model.state_dict(), at the top or under one of {', '.join(_NESTS)}"
+        f"{file} holds {held} and no state_dict: save model.state_dict(), at the top or under one of "
+        f"{', '.join(_NESTS)}"
     )
 
 
@@ -287,7 +297,8 @@ def _misfit(
 ) -> str:
     """The message for a file that does not fit."""
     lines = [
-        f"{file} does not fit this {type(model.unwrap() if isinstance(model, NormalizedModel) else model).__name__}; nothing was loaded."
+        f"{file} does not fit this {type(model.unwrap() if isinstance(model, NormalizedModel) else model).__name__}; "
+        "nothing was loaded."
     ]
     if mismatched:
         shapes = [
@@ -295,7 +306,8 @@ def _misfit(
             for name in mismatched[:3]
         ]
         lines.append(
-            f"{len(mismatched)} entries differ in shape or kind: {'; '.join(shapes)}{'; ...' if len(mismatched) > 3 else ''}."
+            f"{len(mismatched)} entries differ in shape or kind: "
+            f"{'; '.join(shapes)}{'; ...' if len(mismatched) > 3 else ''}."
         )
     for names, what in ((missing, "missing from the file"), (unexpected, "unknown to the model")):
         if names:
@@ -308,10 +320,12 @@ def _misfit(
     ):
         classes = found[mismatched[-1]].shape[:1]
         lines.append(
-            f"If only the classifier differs, build the model with num_classes={classes[0] if classes else '...'}, or pass strict=False to keep the new one."
+            f"If only the classifier differs, build the model with num_classes={classes[0] if classes else '...'}, "
+            "or pass strict=False to keep the new one."
         )
     else:
         lines.append(
-            "Build the model that the file was made for (name, in_chans, img_size, num_classes), or pass strict=False to load what fits."
+            "Build the model that the file was made for (name, in_chans, img_size, num_classes), or pass "
+            "strict=False to load what fits."
         )
     return " ".join(lines)
