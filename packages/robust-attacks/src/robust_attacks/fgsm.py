@@ -1,0 +1,73 @@
+"""The fast gradient sign method and its variant with a random start."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robust_attacks._checks import Model, check_images, check_labels, check_result
+from robust_attacks._gradient import Objective
+from robust_attacks._purity import pristine
+from robust_attacks.losses import Loss, cross_entropy
+from robust_attacks.random import ImageRandom
+from robust_attacks.threats import Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM:
+    """One step of steepest ascent, projected into the threat.
+
+    Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, arXiv:1412.6572; for any
+    threat here (L1 steps along the one pixel of largest gradient that has room). With `random_start` it is FGSM-RS of
+    Wong, Rice, Kolter, "Fast is better than free", ICLR 2020, arXiv:2001.03994.
+
+    Args:
+        threat: what the attacker may change, e.g. `Linf(eps=8 / 255)`.
+        step_size: length of the step in the threat's norm, in pixel units; None means eps, or 1.25 eps after a
+            random start.
+        random_start: start from a uniform point of the threat rather than from the image.
+        loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
+
+    Example:
+        >>> import torch
+        >>> from robust_attacks import FGSM, Linf
+        >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
+        >>> FGSM(threat=Linf(eps=0.1))(model, torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]))
+        tensor([[[[0.4000, 0.4000]]]])
+    """
+
+    threat: Threat
+    step_size: float | None = None
+    random_start: bool = False
+    loss: Loss = cross_entropy
+
+    def __post_init__(self) -> None:
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"FGSM: step_size must be positive, or None for eps, got {self.step_size}")
+
+    def __call__(self, model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom | None = None) -> Tensor:
+        """Perturb images and hand back new ones; nothing that is given changes.
+
+        Args:
+            model: images (N, C, H, W) in [0, 1] to logits (N, K).
+            images: float32 or float64 (N, C, H, W) in [0, 1].
+            labels: true classes, or targets for a `targeted` loss, int64 (N,).
+            random: the images' random streams; None draws one seed from torch's CPU generator.
+
+        Raises:
+            TypeError: if images, labels or logits are of a wrong type.
+            ValueError: if their shapes or values are wrong.
+        """
+        check_images(images)
+        check_labels(labels, images)
+        random = (ImageRandom.fresh(len(images)) if random is None else random).of(images)
+        radii = self.threat.radii(images)
+        if not len(images):
+            return images.detach().clone()
+        with pristine(model, images, random.seed) as model:
+            images, labels = images.detach().clone(), labels.clone()
+            project = self.threat.projector(images)
+            start = self.threat.sample(images, random, use="fgsm/start") if self.random_start else images
+            gradient, _ = Objective(model, self.loss).gradient(start, labels)
+            step = self.step_size if self.step_size is not None else radii * (1.25 if self.random_start else 1.0)
+            adversarial = project(start + step * self.threat.direction(gradient, start))
+            return check_result(self.threat, images, adversarial)

@@ -1,0 +1,121 @@
+"""Exact projections onto the intersection of a ball and the box [0, 1]^d, without sorting.
+
+The nearest point of the intersection has a single unknown per image, the root of a piecewise linear function of one
+variable. All images of a batch take their Newton steps together, in float64.
+"""
+
+import torch
+from torch import Tensor
+
+_PIXELS = (1, 2, 3)
+# Results are aimed this much (relatively) inside the ball, so that the rounding of float64 sums cannot carry them out
+# and projecting a second time changes nothing.
+_SLACK = 1e-12
+
+
+def project_l2(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
+    """Nearest point to each candidate in the L2 ball around its image and in the box.
+
+    Solves `argmin_u ||u - candidate||_2` subject to `||u - image||_2 <= radius` and `0 <= u <= 1`. With v the
+    candidate's offset and room the distance to the face of the box in its direction, the offset of the answer is
+    `sign(v) min(sqrt(q) |v|, room)`, where q <= 1 is the root of `G(q) = sum min(q v^2, room^2) = radius^2`. G is
+    concave, so Newton's steps from q = 0 climb to the root, and have reached it once the set of entries below their
+    room stays the same.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], float32 or float64.
+        candidates: (N, C, H, W), any finite values.
+        radius: in pixel units, a number or float64 (N, 1, 1, 1).
+    """
+    clipped, outside = _clip(images, candidates, radius, 2)
+    if not bool(outside.any()):
+        return clipped
+    origin = images.double()
+    offsets = candidates.double() - origin
+    squares = offsets.square()
+    rooms = _rooms(offsets, origin).square_()
+    wanted = torch.as_tensor(radius, dtype=torch.float64, device=images.device).square() * (1 - _SLACK)
+    factor = torch.zeros_like(outside, dtype=torch.float64)
+    below = rooms > 0
+    count = below.sum(dim=_PIXELS, keepdim=True)
+    done = ~outside
+    while not bool(done.all()):
+        slope = (squares * below).sum(dim=_PIXELS, keepdim=True)
+        reached = torch.minimum(squares * factor, rooms).sum(dim=_PIXELS, keepdim=True)
+        climbed = torch.maximum(factor, factor + (wanted - reached) / slope.clamp(min=1e-300))
+        factor = torch.where(done, factor, climbed)
+        below = squares * factor < rooms
+        left = below.sum(dim=_PIXELS, keepdim=True)
+        done |= left == count  # factor only rises, so the sets only shrink: the same size is the same set
+        count = left
+    return torch.where(outside, _move(images, origin, offsets * factor.sqrt()), clipped)
+
+
+def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
+    """Nearest point (in L2) to each candidate in the L1 ball around its image and in the box.
+
+    Solves `argmin_u ||u - candidate||_2` subject to `||u - image||_1 <= radius` and `0 <= u <= 1`: Croce and Hein,
+    "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", ICML 2021, arXiv:2103.01208 (without
+    the box: Duchi, Shalev-Shwartz, Singer, Chandra, ICML 2008). The offset of the answer is
+    `sign(v) min(max(|v| - t, 0), room)`, where t is the root of `h(t) = sum min(max(|v| - t, 0), room) = radius`.
+    h falls but is neither convex nor concave, so Newton's steps are kept inside a bracket and replaced by its midpoint
+    when they leave it.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], float32 or float64.
+        candidates: (N, C, H, W), any finite values.
+        radius: in pixel units, a number or float64 (N, 1, 1, 1).
+    """
+    clipped, outside = _clip(images, candidates, radius, 1)
+    if not bool(outside.any()):
+        return clipped
+    origin = images.double()
+    offsets = candidates.double() - origin
+    sizes = offsets.abs()
+    rooms = _rooms(offsets, origin)
+    wanted = torch.as_tensor(radius, dtype=torch.float64, device=images.device)
+    high = 2 * sizes.amax(dim=_PIXELS, keepdim=True)
+    low = torch.zeros_like(high)
+    cut = low
+    done = ~outside
+    while not bool(done.all()):
+        left = (sizes - cut).clamp_(min=0)
+        excess = torch.minimum(left, rooms).sum(dim=_PIXELS, keepdim=True) - wanted * (1 - _SLACK)
+        slope = ((left > 0) & (left <= rooms)).sum(dim=_PIXELS, keepdim=True)
+        low = torch.where(excess > 0, torch.maximum(low, cut), low)
+        high = torch.where(excess > 0, high, torch.minimum(high, cut))
+        step = cut + excess / slope
+        middle = low + (high - low) / 2
+        step = torch.where((step > low) & (step < high), step, middle)
+        # Either the equation holds, or the bracket is down to neighbouring numbers: then its feasible end is taken.
+        solved = excess.abs() <= _SLACK * wanted
+        narrow = ~((middle > low) & (middle < high))
+        cut = torch.where(done | solved, cut, torch.where(narrow, high, step))
+        done |= solved | narrow
+    moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).copysign_(offsets)
+    return torch.where(outside, _move(images, origin, moves), clipped)
+
+
+def _clip(images: Tensor, candidates: Tensor, radius: Tensor | float, order: int) -> tuple[Tensor, Tensor]:
+    """The candidates clipped to the box, and which of them (N, 1, 1, 1) then still lie outside the ball.
+
+    A clipped candidate inside the ball is the answer: its offset is sign(v) min(|v|, room).
+    """
+    clipped = candidates.clamp(0, 1).to(images.dtype)
+    lengths = torch.linalg.vector_norm(clipped.double() - images, order, dim=_PIXELS, keepdim=True)
+    return clipped, lengths > radius
+
+
+def _rooms(offsets: Tensor, origin: Tensor) -> Tensor:
+    """How far each pixel can go in the direction of its offset before it meets the box."""
+    return torch.where(offsets > 0, 1 - origin, origin)
+
+
+def _move(images: Tensor, origin: Tensor, moves: Tensor) -> Tensor:
+    """The images moved by float64 `moves` and clipped, each pixel rounded towards the image.
+
+    Rounding to nearest could carry the point out of the ball, by more than any tolerance when the ball is small.
+    """
+    moved = (origin + moves).clamp_(0, 1).to(images.dtype)
+    too_far = (moved.double() - origin).abs_() > moves.abs()
+    return torch.where(too_far, torch.nextafter(moved, images), moved)
