@@ -1,0 +1,110 @@
+"""Amplitude-phase recombination."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robust_augs._images import as_float, check_images, check_share, like, uniform
+
+CHANNELS_AND_SPACE = (-3, -2, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairDraws:
+    """What `APRPair` draws: which images are recombined, (N,) bool, and whose amplitude they take, (N,) int64."""
+
+    recombined: Tensor
+    partner: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class APRPair:
+    """Give images the Fourier amplitudes of other images and let them keep their own phase (APR-P).
+
+    Chen et al., "Amplitude-Phase Recombination: Rethinking Robustness of Convolutional Neural Networks in Frequency
+    Domain", ICCV 2021, arXiv:2108.08487, section 3.2: with the Fourier transform over channels and space together,
+
+        y = real(F^-1(|F(partner)| * exp(i * phase(F(x))))).
+
+    The class follows the phase, so the labels of the images stay as they are; the published loss is
+    CE(images) + CE(recombined). Where F(x) is 0 its phase counts as 0.
+
+    Differs from the published code: the decision is drawn per image, not per batch (`per_batch=True` for that; the
+    constants below have it), and images are always in [0, 1], where the published ImageNet run had normalised them.
+
+    Args:
+        probability: of an image (or a whole batch) to be recombined.
+        per_batch: decide once for all images of a batch.
+        clip: bring the result back to [0, 1]. The published code does not, and values beyond the range are the
+            method's own; but 8-bit images are always clipped, since they cannot hold them.
+
+    Attributes:
+        cifar: the published settings on CIFAR: probability 0.6 per batch.
+        imagenet: the published settings on ImageNet: probability 0.5 per batch.
+
+    Examples:
+        >>> images = torch.rand(8, 3, 32, 32)
+        >>> APRPair()(images, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 32, 32])
+    """
+
+    probability: float = 0.6
+    per_batch: bool = False
+    clip: bool = False
+
+    cifar: ClassVar["APRPair"]
+    imagenet: ClassVar["APRPair"]
+
+    def __post_init__(self) -> None:
+        check_share("probability", self.probability)
+
+    def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Recombine `images` (N, C, H, W), floats in [0, 1] or uint8; same shape, dtype and device come back.
+
+        Args:
+            images: the batch; partners are other images of it. It is not changed.
+            generator: where all draws come from; None takes torch's default generator of the images' device.
+
+        Raises:
+            TypeError: if `images` is not a tensor of floats or uint8.
+            ValueError: if `images` has another shape, or values that are not finite or outside [0, 1].
+        """
+        check_images(images)
+        return self.apply(images, self.sample(images.shape, generator, device=images.device))
+
+    def sample(
+        self, shape: torch.Size, generator: torch.Generator | None = None, *, device: torch.device | str = "cpu"
+    ) -> PairDraws:
+        """Draw for a batch of `shape` (N, C, H, W); the partners are a permutation of the batch."""
+        count = shape[0]
+        chance = uniform(1 if self.per_batch else count, generator, device).expand(count)
+        permutation = torch.randperm(count, generator=generator, device=generator.device if generator else device)
+        return PairDraws(recombined=chance < self.probability, partner=permutation.to(device))
+
+    @torch.no_grad()
+    def apply(self, images: Tensor, draws: PairDraws) -> Tensor:
+        """Recombine `images` as drawn; a pure function of its arguments."""
+        chosen = draws.recombined.nonzero().squeeze(1)
+        result = images.clone()
+        if len(chosen) == 0:
+            return result
+        spectrum = torch.fft.rfftn(as_float(images), dim=CHANNELS_AND_SPACE)
+        mixed = recombine(spectrum[draws.partner[chosen]], spectrum[chosen], images.shape[1:])
+        result[chosen] = like(images, mixed.clamp(0, 1) if self.clip else mixed)
+        return result
+
+
+APRPair.cifar = APRPair(probability=0.6, per_batch=True)
+APRPair.imagenet = APRPair(probability=0.5, per_batch=True)
+
+
+def recombine(amplitude: Tensor, phase: Tensor, shape: torch.Size) -> Tensor:
+    """Images of `shape` (C, H, W) with the amplitudes of one real Fourier spectrum and the phases of another.
+
+    The direction of each complex number takes neither angles nor exponentials; that of 0 counts as 1.
+    """
+    direction = torch.where(phase == 0, 1, torch.sgn(phase))
+    images: Tensor = torch.fft.irfftn(direction * amplitude.abs(), s=tuple(shape), dim=CHANNELS_AND_SPACE)
+    return images
