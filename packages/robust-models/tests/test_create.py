@@ -5,7 +5,6 @@ import socket
 import pytest
 import timm
 import torch
-
 from robust_models import NormalizedModel, create_model, get_normalization
 
 
@@ -49,7 +48,7 @@ def test_without_normalisation_it_is_the_bare_model():
 
 @pytest.mark.parametrize("in_chans", [1, 2, 4])
 def test_other_channels_follow_the_weights_that_timm_adapts(in_chans):
-    """A first convolution adapted by timm sees, through our mean and std, what the original sees of grey or repeated channels."""
+    """One channel is the mean of all, more repeat them, as timm spreads the weights of the first convolution."""
     model = create_model("resnet10t", in_chans=in_chans)
     mean, std = get_normalization(model)
     original = timm.create_model("resnet10t").pretrained_cfg
@@ -94,5 +93,5 @@ def test_says_what_is_wrong_with_a_request(name, options, message):
 
 
 def test_an_error_inside_of_a_constructor_is_not_hidden():
-    with pytest.raises(TypeError):
-        create_model("resnet18", model_args={"block": 3})
+    with pytest.raises(TypeError, match="int"):
+        create_model("resnet18", model_args={"layers": 3})

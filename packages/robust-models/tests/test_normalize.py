@@ -5,10 +5,9 @@ import copy
 import pytest
 import timm
 import torch
+from robust_models import Normalize, NormalizedModel, create_model, get_normalization
 from timm.optim import create_optimizer_v2
 from torch import nn
-
-from robust_models import Normalize, NormalizedModel, create_model, get_normalization
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

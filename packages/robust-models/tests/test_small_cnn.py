@@ -5,7 +5,6 @@ import copy
 import pytest
 import timm
 import torch
-
 from robust_models import SmallCNN, create_model
 
 

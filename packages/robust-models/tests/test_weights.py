@@ -1,0 +1,315 @@
+"""Weight files: what is read, what is refused, and that nothing is ever half loaded or executed."""
+
+import argparse
+import hashlib
+import os
+import pickle
+import stat
+
+import pytest
+import safetensors.torch
+import torch
+from robust_models import create_model, load_weights, save_weights
+from torch import nn
+
+GREY = {"normalize.mean": torch.full((1, 1, 1, 1), 0.25), "normalize.std": torch.full((1, 1, 1, 1), 0.5)}
+
+
+def build(seed, **options):
+    torch.manual_seed(seed)
+    return create_model("small_cnn_8", **options)
+
+
+@pytest.fixture
+def trained():
+    return build(1)
+
+
+@pytest.fixture
+def model():
+    return build(2)
+
+
+def assert_same_weights(model, other):
+    for (name, value), expected in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), name
+
+
+def test_round_trip_through_a_file(trained, model, tmp_path):
+    checksum = save_weights(trained, tmp_path / "w.safetensors")
+    report = load_weights(model, tmp_path / "w.safetensors", sha256=checksum.upper())
+    assert_same_weights(model, trained)
+    assert checksum == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest() == report.sha256
+    assert report.path == tmp_path / "w.safetensors"
+    assert set(report.loaded) == set(model.state_dict())
+    assert (report.source, report.missing, report.unexpected, report.mismatched) == ("", (), (), ())
+
+
+def test_the_same_weights_give_the_same_bytes_and_replace_an_older_file(trained, model, tmp_path):
+    first = save_weights(model, tmp_path / "w.safetensors")
+    assert save_weights(trained, tmp_path / "w.safetensors") != first
+    assert save_weights(model, tmp_path / "w.safetensors") == first
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+    assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o644
+
+
+def test_a_failed_write_leaves_the_older_file(trained, model, tmp_path, monkeypatch):
+    first = save_weights(trained, tmp_path / "w.safetensors")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_weights(model, tmp_path / "w.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+    load_weights(model, tmp_path / "w.safetensors", sha256=first)
+
+
+def test_tied_weights_can_be_saved(tmp_path):
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    save_weights(tied, tmp_path / "w.safetensors")
+    assert load_weights(tied, tmp_path / "w.safetensors").missing == ()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)},
+        lambda state: {"model": state, "optimizer": {"state": {}}},
+        lambda state: {"model_state_dict": state},
+        lambda state: {"model_ema": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {name.replace("model.", "model._orig_mod."): value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.module.{name}": value for name, value in state.items()}},
+        lambda state: {
+            name.replace("normalize.", "0.").replace("model.", "1."): value.flatten() if "normalize" in name else value
+            for name, value in state.items()
+        },
+        lambda state: {
+            {"normalize.mean": "mu", "normalize.std": "sigma"}.get(name, name.removeprefix("model.")): value
+            for name, value in state.items()
+        },
+        lambda state: {name.removeprefix("model."): value for name, value in state.items() if "normalize" not in name},
+        lambda state: {name: value for name, value in state.items() if "normalize" not in name},
+    ],
+    ids=[
+        "plain", "state_dict", "model", "model_state_dict", "model_ema", "module", "orig_mod", "module.orig_mod",
+        "inner orig_mod", "module twice", "sequential", "mu sigma", "bare", "model prefix alone",
+    ],
+)  # fmt: skip
+def test_reads_every_documented_layout(layout, legacy, trained, model, tmp_path):
+    torch.save(layout(trained.state_dict()), tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    load_weights(model, tmp_path / "w.pt")
+    assert_same_weights(model, trained)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "_orig_mod."])
+def test_a_bare_model_reads_bare_names_and_prefixes(prefix, trained, tmp_path):
+    torch.save({prefix + name: value for name, value in trained.unwrap().state_dict().items()}, tmp_path / "w.pt")
+    bare = build(2, normalize=False)
+    load_weights(bare, tmp_path / "w.pt")
+    assert_same_weights(bare, trained.unwrap())
+
+
+def test_a_bare_model_reads_a_normalised_file_only_if_the_normalisation_does_nothing(trained, tmp_path):
+    save_weights(trained, tmp_path / "w.safetensors")
+    bare = build(2, normalize=False)
+    load_weights(bare, tmp_path / "w.safetensors")
+    assert_same_weights(bare, trained.unwrap())
+    safetensors.torch.save_file({**trained.state_dict(), **GREY}, tmp_path / "grey.safetensors")
+    with pytest.raises(ValueError, match=r"holds a normalisation.*the model has none"):
+        load_weights(bare, tmp_path / "grey.safetensors")
+
+
+def test_a_model_whose_own_names_look_like_wrappers_keeps_them(tmp_path):
+    networks = [
+        nn.ModuleDict({"module": nn.Linear(2, 2)}),
+        nn.ModuleDict({"model": nn.Linear(2, 2)}),
+        nn.Sequential(nn.Linear(2, 2)),
+    ]
+    for network in networks:
+        torch.save(network.state_dict(), tmp_path / "w.pt")
+        assert load_weights(network, tmp_path / "w.pt").loaded == tuple(network.state_dict())
+
+
+def test_the_normalisation_of_the_file_wins_with_a_warning(trained, model, tmp_path):
+    safetensors.torch.save_file({**trained.state_dict(), **GREY}, tmp_path / "w.safetensors")
+    with pytest.warns(UserWarning, match="normalize") as warned:
+        load_weights(model, tmp_path / "w.safetensors")
+    assert len(warned) == 2
+    assert model.normalize.mean.item() == 0.25
+    assert model.normalize.std.item() == 0.5
+
+
+def test_averaged_weights_are_taken_when_asked_for(trained, model, tmp_path):
+    other = build(3)
+    torch.save({"state_dict": trained.state_dict(), "state_dict_ema": other.state_dict()}, tmp_path / "w.pt")
+    assert load_weights(model, tmp_path / "w.pt").source == "state_dict"
+    assert_same_weights(model, trained)
+    assert load_weights(model, tmp_path / "w.pt", ema=True).source == "state_dict_ema"
+    assert_same_weights(model, other)
+    torch.save({"state_dict": trained.state_dict()}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="no averaged weights"):
+        load_weights(model, tmp_path / "w.pt", ema=True)
+
+
+def test_the_dtype_of_the_model_stays(trained, tmp_path):
+    torch.save(trained.half().state_dict(), tmp_path / "w.pt")
+    model = build(2).double()
+    load_weights(model, tmp_path / "w.pt")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+    assert torch.equal(model.model.head.weight, trained.model.head.weight.double())
+
+
+class Trap:
+    """Unpickled by anything but a restricted reader, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_files_never_execute_code(trained, model, tmp_path):
+    trap = tmp_path / "sprung"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.save({"state_dict": trained.state_dict(), "extra": Trap(trap)}, tmp_path / "zip.pt")
+    torch.save(
+        {"state_dict": trained.state_dict(), "extra": Trap(trap)},
+        tmp_path / "old.pt",
+        _use_new_zipfile_serialization=False,
+    )
+    (tmp_path / "raw.pkl").write_bytes(pickle.dumps(Trap(trap)))
+    for name in ("zip.pt", "old.pt", "raw.pkl"):
+        with pytest.raises(ValueError, match=rf"{name} needs .* refused.*safetensors"):
+            load_weights(model, tmp_path / name)
+    with pytest.raises(ValueError, match=r"the Python object posix\.mkdir|the Python object nt\.mkdir"):
+        load_weights(model, tmp_path / "zip.pt")
+    assert not trap.exists()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_whole_pickled_model_is_refused_with_its_class(trained, model, tmp_path):
+    torch.save(trained, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"robust_models\.normalize\.NormalizedModel"):
+        load_weights(model, tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.pt", b"", "is empty"),
+        ("w.pt", b"\n  <!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        ("w.safetensors", b"\xef\xbb\xbf<html>", "is a web page"),
+        ("w.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
+        ("w.pt", b"not weights at all", "neither a safetensors file nor one of torch.save"),
+        ("w.safetensors", b"not weights at all", "truncated or damaged"),
+        ("w.pt", b"PK\x03\x04 not a checkpoint", "truncated or damaged"),
+    ],
+)
+def test_files_that_hold_something_else(name, content, message, model, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_weights(model, tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_truncated_files(kind, share, trained, model, tmp_path):
+    if kind == "safetensors":
+        save_weights(trained, tmp_path / "whole.safetensors")
+    else:
+        torch.save(trained.state_dict(), tmp_path / "whole.zip", _use_new_zipfile_serialization=kind == "zip")
+    whole = next(tmp_path.glob("whole.*"))
+    content = whole.read_bytes()
+    file = tmp_path / f"cut{whole.suffix}"
+    file.write_bytes(content[: int(share * len(content))])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"cut.* (truncated or damaged|needs more than)"):
+        load_weights(model, file)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_another_checksum(trained, model, tmp_path):
+    save_weights(trained, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"has sha256 [0-9a-f]{64} and not 0{64}: it is damaged or another file"):
+        load_weights(model, tmp_path / "w.safetensors", sha256="0" * 64)
+    with pytest.raises(ValueError, match="64 hexadecimal digits, got 'abc'"):
+        load_weights(model, tmp_path / "w.safetensors", sha256="abc")
+
+
+def test_paths_that_do_not_exist(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        load_weights(model, tmp_path / "none.pt")
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_weights(model, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        save_weights(model, tmp_path / "none" / "w.safetensors")
+    with pytest.raises(ValueError, match=r"\.safetensors, got w\.pt"):
+        save_weights(model, tmp_path / "w.pt")
+
+
+def _without(state, name):
+    return {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: _without(s, "model.conv2.bias"), r"1 entries are missing from the file: model\.conv2\.bias"),
+        (lambda s: {**s, "model.extra": torch.ones(1)}, r"1 entries are unknown to the model: model\.extra"),
+        (
+            lambda s: {**s, "model.conv1.weight": torch.ones(32, 3, 3, 3)},
+            r"conv1\.weight is \(32, 3, 3, 3\) in the file and \(32, 1, 3, 3\)",
+        ),
+        (lambda s: {**s, "model.conv1.bias": torch.ones(32, dtype=torch.int64)}, r"1 entries differ in shape or kind"),
+        (lambda s: {**s, "model.head.weight": torch.ones(3, 128), "model.head.bias": torch.ones(3)}, "num_classes=3"),
+    ],
+    ids=["missing", "unexpected", "channels", "integers", "classes"],
+)
+def test_files_that_do_not_fit_load_nothing(change, message, trained, model, tmp_path):
+    torch.save(change(trained.state_dict()), tmp_path / "w.pt")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as caught:
+        load_weights(model, tmp_path / "w.pt")
+    assert "w.pt does not fit this SmallCNN; nothing was loaded" in str(caught.value)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_without_strict_what_fits_is_loaded_and_the_rest_reported(trained, model, tmp_path):
+    state = {
+        **_without(trained.state_dict(), "model.conv2.bias"),
+        "model.extra": torch.ones(1),
+        "model.head.bias": torch.ones(3),
+    }
+    kept = model.state_dict()["model.head.bias"].clone()
+    torch.save(state, tmp_path / "w.pt")
+    report = load_weights(model, tmp_path / "w.pt", strict=False)
+    assert (report.missing, report.unexpected, report.mismatched) == (
+        ("model.conv2.bias",),
+        ("model.extra",),
+        ("model.head.bias",),
+    )
+    assert torch.equal(model.state_dict()["model.head.bias"], kept)
+    assert torch.equal(model.model.conv3.weight, trained.model.conv3.weight)
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="nothing was loaded"):
+        load_weights(model, tmp_path / "other.pt", strict=False)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {"state_dict": {}}], ids=["no weights", "list", "empty"])
+def test_checkpoints_without_weights(content, model, tmp_path):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"no state_dict: save model\.state_dict"):
+        load_weights(model, tmp_path / "w.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_torchscript_archive(trained, model, tmp_path):
+    torch.jit.script(trained).save(str(tmp_path / "w.pt"))
+    with pytest.raises(ValueError, match=r"TorchScript archive: load it with torch\.jit\.load"):
+        load_weights(model, tmp_path / "w.pt")
