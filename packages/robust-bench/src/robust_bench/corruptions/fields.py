@@ -1,0 +1,54 @@
+"""Random fields, expanded from one 64-bit key per image by a cheap hash.
+
+Philox, which `ImageRandom` uses for the key, costs several times `torch.rand` when it fills whole images. Here a key
+plus a counter goes through the 64-bit finaliser of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom
+number generators", OOPSLA 2014; multipliers of Stafford's Mix13), written in int64 operations, which wrap. Each hash
+gives four 16-bit uniforms. Integer arithmetic and a table look-up give the same bits on every device.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+LEVELS = 1 << 16
+
+# The multipliers 0xbf58476d1ce4e5b9 and 0x94d049bb133111eb as signed 64-bit numbers.
+_MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
+_LAST_SHIFT = 31
+
+
+def hashes(keys: Tensor, count: int) -> Tensor:
+    """Hash `keys` (N,) int64 with the counters 0..count-1; int64 (N, count) of 64 random bits come back."""
+    counters = torch.arange(count, dtype=torch.int64, device=keys.device)
+    bits = keys[:, None] + counters
+    shifted = torch.empty_like(bits)
+    for shift, multiplier in _MULTIPLIERS:
+        torch.bitwise_right_shift(bits, shift, out=shifted)
+        shifted.bitwise_and_((1 << (64 - shift)) - 1)  # the shift of a negative number brings in ones
+        bits.bitwise_xor_(shifted).mul_(multiplier)
+    torch.bitwise_right_shift(bits, _LAST_SHIFT, out=shifted)
+    shifted.bitwise_and_((1 << (64 - _LAST_SHIFT)) - 1)
+    return bits.bitwise_xor_(shifted)
+
+
+def uniform_levels(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw int32 levels 0..65535, uniform, shape (N, *shape)."""
+    size = 1
+    for side in shape:
+        size *= side
+    words = hashes(keys, -(-size // 4)).view(torch.int16)[:, :size]
+    return words.to(torch.int32).bitwise_and_(LEVELS - 1).view(len(keys), *shape)
+
+
+def normal_field(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw standard normal float32 numbers, shape (N, *shape), by looking up 65,536 quantiles (largest |z| 4.32)."""
+    levels = uniform_levels(keys, shape)
+    return _quantiles(keys.device).index_select(0, levels.view(-1)).view(levels.shape)
+
+
+@functools.cache
+def _quantiles(device: torch.device) -> Tensor:
+    middles = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
+    quantiles: Tensor = torch.special.ndtri(middles)
+    return quantiles.to(torch.float32).to(device)

@@ -1,0 +1,33 @@
+"""Files that are either complete or not there."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_durably(path: Path, text: str) -> Path:
+    """Write UTF-8 `text` so that after a crash the file holds the old content or the new one, never a part.
+
+    The text goes to a temporary file beside the target, is flushed to the disk and renamed over it. Missing parent
+    folders are made.
+
+    Raises:
+        OSError: if the folder cannot be written; the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself is durable only once the folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return path
