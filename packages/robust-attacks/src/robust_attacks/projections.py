@@ -27,28 +27,37 @@ def project_l2(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
         candidates: (N, C, H, W), any finite values.
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
     """
-    clipped, outside = _clip(images, candidates, radius, 2)
+    clipped, length = _clip(images, candidates, 2)
+    outside = length > radius
     if not bool(outside.any()):
         return clipped
     origin = images.double()
     offsets = candidates.double() - origin
-    squares = offsets.square()
-    rooms = _rooms(offsets, origin).square_()
+    squares, rooms = offsets.square(), _rooms(offsets, origin).square_()
     wanted = torch.as_tensor(radius, dtype=torch.float64, device=images.device).square() * (1 - _SLACK)
-    factor = torch.zeros_like(outside, dtype=torch.float64)
-    below = rooms > 0
-    count = below.sum(dim=_PIXELS, keepdim=True)
+    # The clipped candidate, shrunk onto the sphere, is where to start: past the root (the box cuts the shrunk candidate
+    # less), but near. Newton's step from there lands at or before the root, since the tangent lies above G.
+    factor = torch.where(outside, wanted / length.square(), 1.0)
+    reached, slope = _reach(squares, rooms, factor)
+    factor = torch.where(outside, factor + (wanted - reached) / slope, factor).clamp_(min=0)
     done = ~outside
     while not bool(done.all()):
-        slope = (squares * below).sum(dim=_PIXELS, keepdim=True)
-        reached = torch.minimum(squares * factor, rooms).sum(dim=_PIXELS, keepdim=True)
-        climbed = torch.maximum(factor, factor + (wanted - reached) / slope.clamp(min=1e-300))
+        before = slope
+        reached, slope = _reach(squares, rooms, factor)
+        climbed = torch.maximum(factor, factor + (wanted - reached) / slope)
+        # From here on the factor only rises and the set of entries below their room only shrinks: the same slope
+        # is the same set, and the same set means that the last step has ended at the root.
+        done |= slope == before
         factor = torch.where(done, factor, climbed)
-        below = squares * factor < rooms
-        left = below.sum(dim=_PIXELS, keepdim=True)
-        done |= left == count  # factor only rises, so the sets only shrink: the same size is the same set
-        count = left
     return torch.where(outside, _move(images, origin, offsets * factor.sqrt()), clipped)
+
+
+def _reach(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """G at `factor`, and its slope to the right, never zero; both (N, 1, 1, 1)."""
+    scaled = squares * factor
+    reached = torch.minimum(scaled, rooms).sum(dim=_PIXELS, keepdim=True)
+    slope = scaled.lt_(rooms).mul_(squares).sum(dim=_PIXELS, keepdim=True)
+    return reached, slope.clamp_(min=1e-300)
 
 
 def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
@@ -66,13 +75,13 @@ def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
         candidates: (N, C, H, W), any finite values.
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
     """
-    clipped, outside = _clip(images, candidates, radius, 1)
+    clipped, length = _clip(images, candidates, 1)
+    outside = length > radius
     if not bool(outside.any()):
         return clipped
     origin = images.double()
     offsets = candidates.double() - origin
-    sizes = offsets.abs()
-    rooms = _rooms(offsets, origin)
+    sizes, rooms = offsets.abs(), _rooms(offsets, origin)
     wanted = torch.as_tensor(radius, dtype=torch.float64, device=images.device)
     high = 2 * sizes.amax(dim=_PIXELS, keepdim=True)
     low = torch.zeros_like(high)
@@ -81,7 +90,7 @@ def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
     while not bool(done.all()):
         left = (sizes - cut).clamp_(min=0)
         excess = torch.minimum(left, rooms).sum(dim=_PIXELS, keepdim=True) - wanted * (1 - _SLACK)
-        slope = ((left > 0) & (left <= rooms)).sum(dim=_PIXELS, keepdim=True)
+        slope = torch.le(left, rooms, out=torch.empty_like(left)).mul_(left.sign_()).sum(dim=_PIXELS, keepdim=True)
         low = torch.where(excess > 0, torch.maximum(low, cut), low)
         high = torch.where(excess > 0, high, torch.minimum(high, cut))
         step = cut + excess / slope
@@ -92,23 +101,25 @@ def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
         narrow = ~((middle > low) & (middle < high))
         cut = torch.where(done | solved, cut, torch.where(narrow, high, step))
         done |= solved | narrow
-    moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).copysign_(offsets)
+    moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).mul_(offsets.sign_())
     return torch.where(outside, _move(images, origin, moves), clipped)
 
 
-def _clip(images: Tensor, candidates: Tensor, radius: Tensor | float, order: int) -> tuple[Tensor, Tensor]:
-    """The candidates clipped to the box, and which of them (N, 1, 1, 1) then still lie outside the ball.
+def _clip(images: Tensor, candidates: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """The candidates clipped to the box, and how far from their images (N, 1, 1, 1) they then are.
 
     A clipped candidate inside the ball is the answer: its offset is sign(v) min(|v|, room).
     """
     clipped = candidates.clamp(0, 1).to(images.dtype)
-    lengths = torch.linalg.vector_norm(clipped.double() - images, order, dim=_PIXELS, keepdim=True)
-    return clipped, lengths > radius
+    offsets = clipped.double() - images
+    if order == 1:
+        return clipped, offsets.abs_().sum(dim=_PIXELS, keepdim=True)
+    return clipped, offsets.square_().sum(dim=_PIXELS, keepdim=True).sqrt_()
 
 
 def _rooms(offsets: Tensor, origin: Tensor) -> Tensor:
-    """How far each pixel can go in the direction of its offset before it meets the box."""
-    return torch.where(offsets > 0, 1 - origin, origin)
+    """How far each pixel can go in the direction of its offset before it meets the box: 1 - x upwards, else x."""
+    return torch.gt(offsets, 0, out=torch.empty_like(offsets)).sub_(origin).abs_()
 
 
 def _move(images: Tensor, origin: Tensor, moves: Tensor) -> Tensor:
