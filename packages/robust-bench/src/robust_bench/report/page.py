@@ -1,0 +1,53 @@
+"""The report page: tables and figures of a run folder in one HTML file without any external resource."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from robust_bench.files import write_durably
+from robust_bench.report.run_folder import RunFolder
+from robust_bench.report.sections import sections
+from robust_bench.tables import percent
+
+
+def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report page of a run folder and return the path of its `index.html`.
+
+    The page opens from the file system and without script; it follows the reader's light or dark setting, fits narrow
+    screens and prints. Names from results are text, whatever they contain.
+
+    Args:
+        run: the run folder.
+        out: the folder for the page; None means `report` inside the run folder.
+
+    Raises:
+        FileNotFoundError: if the run folder, a result in it, or a listed figure is missing.
+        ValueError: if a result or the index of figures is damaged.
+    """
+    found = RunFolder.read(run)
+    folder = found.path / "report" if out is None else Path(out)
+    return write_durably(folder / "index.html", render(found))
+
+
+def render(run: RunFolder) -> str:
+    """Render a run folder as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("robust_bench", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=dict)
+    style = resources.files("robust_bench.report").joinpath("style.css").read_text(encoding="utf-8")
+    return environment.get_template("run.html.j2").render(
+        title=run.path.resolve().name,
+        results=run.results,
+        sections=sections(run.results),
+        figures=run.figures,
+        style=Markup(style),  # ours, and not escaped so that quotes in it stay quotes
+    )

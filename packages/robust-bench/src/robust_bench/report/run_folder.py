@@ -1,0 +1,103 @@
+"""What lies in a run folder: the results of one or several models, and figures."""
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from robust_bench.result import Result
+
+RESULT_FILE = "result.json"
+FIGURES_FORMAT = "robust-figures/1"
+_MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One picture with its words.
+
+    Args:
+        title: a short heading.
+        caption: what is shown, with model, settings and seed.
+        alt: the picture in words, for readers who do not see it.
+        source: the picture itself as a `data:` address.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A run folder, read.
+
+    It holds `result.json` of one model, or `<model>/result.json` of several, one level down; and `figures/` with
+    `figures/index.json` once `robust-viz figures` was there.
+
+    Args:
+        path: the folder.
+        results: in the order of the file and folder names.
+        figures: in the order of the index.
+    """
+
+    path: Path
+    results: tuple[Result, ...]
+    figures: tuple[Figure, ...]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a run folder.
+
+        Raises:
+            FileNotFoundError: if there is no such folder, no result in it, or a figure is listed that is not there.
+            ValueError: if a result or the index of the figures is damaged; the file is named.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no run folder {folder}: `robust-bench run --out {folder}` writes one")
+        files = [folder / RESULT_FILE, *sorted(folder.glob(f"*/{RESULT_FILE}"))]
+        results = tuple(Result.load(file) for file in files if file.is_file())
+        if not results:
+            raise FileNotFoundError(
+                f"no results in {folder}: expected {folder / RESULT_FILE}, or <model>/{RESULT_FILE} below it"
+            )
+        return cls(path=folder, results=results, figures=_figures(folder / "figures"))
+
+
+def _figures(folder: Path) -> tuple[Figure, ...]:
+    index = folder / "index.json"
+    if not index.is_file():
+        return ()
+    try:
+        document: Any = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index} is not complete JSON ({error}): run `robust-viz figures` again") from error
+    version = document.get("format") if isinstance(document, dict) else None
+    if version != FIGURES_FORMAT:
+        raise ValueError(f'{index} is not an index of figures: "format" is {version!r}, expected {FIGURES_FORMAT!r}')
+    try:
+        return tuple(
+            Figure(
+                title=str(entry["title"]),
+                caption=str(entry["caption"]),
+                alt=str(entry["alt"]),
+                source=_embed(folder, str(entry["file"])),
+            )
+            for entry in document["figures"]
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{index} lacks a field of a figure ({error}): run `robust-viz figures` again") from error
+
+
+def _embed(folder: Path, name: str) -> str:
+    path = folder / name
+    if path.suffix not in _MEDIA_TYPES:
+        raise ValueError(f"cannot embed {path}: expected one of {', '.join(_MEDIA_TYPES)}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the figure {name!r} lies outside of {folder}")
+    if not path.is_file():
+        raise FileNotFoundError(f"the figure {path} is listed but not there: run `robust-viz figures` again")
+    return f"data:{_MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
