@@ -1,0 +1,167 @@
+"""Evaluation results as they lie in a run folder, read by their documented format."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+FORMAT = "robust-result/1"
+
+
+@runtime_checkable
+class ResultLike(Protocol):
+    """What `robust_bench.Result` offers: a model's name and its rows."""
+
+    model: str
+    rows: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured number.
+
+    Attributes:
+        benchmark: the data set.
+        settings: what was done to the images: "kind" ("clean", "attack", "corruption") and what belongs to it.
+        value: a fraction in [0, 1].
+        low: lower end of its confidence interval, None if unknown.
+        high: upper end, None if unknown.
+        count: number of images, None if unknown.
+    """
+
+    benchmark: str
+    settings: Mapping[str, Any]
+    value: float
+    low: float | None
+    high: float | None
+    count: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The accuracies of one model.
+
+    Attributes:
+        model: its name.
+        seed: of the evaluation, None if unknown.
+        rows: the rows whose metric is the accuracy.
+        digest: sha256 of the file that they come from, "" if they do not come from one.
+    """
+
+    model: str
+    seed: int | None
+    rows: tuple[Row, ...] = field(repr=False)
+    digest: str = ""
+
+
+Source = Mapping[str, Any] | ResultLike | Record | str | os.PathLike[str]
+"""A result: the content of a result.json, the path of one, or an object with `.model` and `.rows`."""
+
+
+def read_run(run: str | os.PathLike[str]) -> tuple[Record, ...]:
+    """All results of a run folder: `result.json` in it, or `<model>/result.json` one level below, in order of name.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no result in it.
+        ValueError: if a file is not a result.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no run folder at {folder}: give the folder that `robust-bench run --out` has written")
+    own = folder / "result.json"
+    files = [own] if own.is_file() else sorted(folder.glob("*/result.json"))
+    if not files:
+        raise FileNotFoundError(f"no result.json in {folder} nor in its sub-folders: has `robust-bench run` finished?")
+    return tuple(read(file) for file in files)
+
+
+def read_all(sources: Source | Sequence[Source]) -> tuple[Record, ...]:
+    """Results from one source or several; a path may also be a run folder.
+
+    Raises:
+        ValueError: if there is none, or two models share a name, or one of them cannot be read.
+    """
+    several: Sequence[Source] = (
+        [sources] if isinstance(sources, Mapping | ResultLike | Record | str | os.PathLike) else sources
+    )
+    records: list[Record] = []
+    for source in several:
+        if isinstance(source, str | os.PathLike) and Path(source).is_dir():
+            records.extend(read_run(source))
+        else:
+            records.append(read(source))
+    if not records:
+        raise ValueError("no results were given: pass a run folder, paths of result.json files or Result objects")
+    return tuple(records)
+
+
+def read(source: Source) -> Record:
+    """One result.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON, of another format, or lacks something.
+    """
+    if isinstance(source, Record):
+        return source
+    if isinstance(source, Mapping):
+        return _from_json(source, "the mapping")
+    if isinstance(source, str | os.PathLike):
+        return _from_file(Path(source))
+    rows = tuple(
+        _row(_as_mapping(row), source.model, f"row {i} of {source.model}") for i, row in enumerate(source.rows)
+    )
+    return Record(model=source.model, seed=getattr(source, "seed", None), rows=tuple(r for r in rows if r is not None))
+
+
+def _from_file(file: Path) -> Record:
+    if not file.is_file():
+        raise FileNotFoundError(f"no result at {file}: give the path of a result.json or of a run folder")
+    content = file.read_bytes()
+    try:
+        data = json.loads(content)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is not JSON ({error}): was it cut off? evaluate again") from error
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{file} holds a {type(data).__name__} and not a result: expected a {FORMAT} mapping")
+    record = _from_json(data, str(file))
+    return Record(model=record.model, seed=record.seed, rows=record.rows, digest=hashlib.sha256(content).hexdigest())
+
+
+def _from_json(data: Mapping[str, Any], where: str) -> Record:
+    if data.get("format") != FORMAT:
+        raise ValueError(f'{where} is not a result: its "format" is {data.get("format")!r}, expected "{FORMAT}"')
+    for key, kind in (("model", str), ("benchmark", str), ("rows", list)):
+        if not isinstance(data.get(key), kind):
+            raise ValueError(f'{where} has no "{key}" ({kind.__name__}), got {data.get(key)!r}: evaluate again')
+    rows = (_row(row, data["benchmark"], f"row {i} of {where}") for i, row in enumerate(data["rows"]))
+    return Record(model=data["model"], seed=data.get("seed"), rows=tuple(row for row in rows if row is not None))
+
+
+def _row(row: Any, benchmark: str, where: str) -> Row | None:
+    """A row, or None where it measures something else than the accuracy."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("settings"), Mapping):
+        raise ValueError(f'{where} has no "settings": it is not one of {FORMAT}')
+    if row.get("metric") != "accuracy":
+        return None
+    value = row.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{where} has the accuracy {value!r}: expected a fraction in [0, 1]")
+    return Row(
+        benchmark=str(row.get("benchmark") or benchmark),
+        settings=row["settings"],
+        value=float(value),
+        low=row.get("low"),
+        high=row.get("high"),
+        count=row.get("count"),
+    )
+
+
+def _as_mapping(row: Any) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    names = ("benchmark", "settings", "metric", "value", "low", "high", "count")
+    return {name: getattr(row, name, None) for name in names}

@@ -1,0 +1,86 @@
+"""How all figures look: colours that colour-blind readers tell apart, letter sizes, axes."""
+
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+
+INK = "#1a1a1a"
+GREY = "#6b6b6b"
+PALE = "#d9d9d9"
+SMALL, NORMAL, LARGE = 8, 9.5, 11  # points
+
+# Okabe and Ito, "Color Universal Design", without its yellow, which vanishes on white.
+MODEL_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MODEL_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINE_STYLES = ("-", "--", ":", "-.")
+
+# Areas of classes: Paul Tol's "light" scheme, made to lie behind dark text, and one brown beside it.
+CLASS_COLOURS = (
+    "#77aadd",
+    "#ee8866",
+    "#eedd88",
+    "#ffaabb",
+    "#99ddff",
+    "#44bb99",
+    "#bbcc33",
+    "#aaaa00",
+    "#c9a1de",
+    "#c8a27c",
+)
+RIGHT_CLASS = "#f4f4f2"
+OTHER_CLASSES = "#b5b5b5"
+
+
+def model_colours(models: Iterable[str]) -> dict[str, str]:
+    """One colour per model, in the order given; the same models in the same order look alike in every figure."""
+    return {model: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, model in enumerate(dict.fromkeys(models))}
+
+
+def class_colours(classes: Sequence[int]) -> dict[int, str]:
+    """Colours for up to ten classes, by the class and not by the figure: class 3 is the same everywhere.
+
+    Where two of them would share a colour (3 and 13), the later one takes the next that is free.
+    """
+    colours: dict[int, str] = {}
+    for label in sorted(classes):
+        free = [c for c in range(len(CLASS_COLOURS)) if CLASS_COLOURS[c] not in colours.values()]
+        wish = label % len(CLASS_COLOURS)
+        colours[label] = (
+            CLASS_COLOURS[min(free, key=lambda c: (c - wish) % len(CLASS_COLOURS))] if free else OTHER_CLASSES
+        )
+    return colours
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure in inches that lays itself out, known to nobody else: no pyplot."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    return Figure(figsize=(width, height), dpi=100, facecolor="white", layout=layout)
+
+
+def tidy(axes: Axes, *, grid: bool = False) -> None:
+    """Give `axes` the letter sizes, colours and lines that all figures share, whatever the user's rcParams are."""
+    axes.set_facecolor("white")
+    axes.tick_params(labelsize=SMALL, colors=INK, length=3, width=0.8)
+    for side, spine in axes.spines.items():
+        spine.set_linewidth(0.8)
+        spine.set_color(INK)
+        spine.set_visible(not grid or side in ("left", "bottom"))
+    for text, size in ((axes.xaxis.label, NORMAL), (axes.yaxis.label, NORMAL), (axes.title, LARGE)):
+        _set(text, size)
+    axes.set_axisbelow(True)
+    axes.grid(visible=False)
+    if grid:
+        axes.grid(color=PALE, linewidth=0.6)
+
+
+def heading(figure: Figure, text: str) -> None:
+    """Write the title of a whole figure."""
+    figure.suptitle(text, fontsize=LARGE, color=INK)
+
+
+def _set(text: Text, size: float) -> None:
+    text.set_fontsize(size)
+    text.set_color(INK)
