@@ -161,7 +161,7 @@ class ImageRandom:
         else:
             _check_float(dtype)
             numbers = self._draw(use, count, start, restart, target, dtype, lambda w: (w >> 8).to(dtype) * 2.0**-24)
-        return numbers.reshape(-1, *shape)
+        return numbers.reshape(len(self), *shape)
 
     def normal(
         self,
@@ -183,7 +183,7 @@ class ImageRandom:
             return torch.stack((radius * angle.cos(), radius * angle.sin()), dim=2).flatten(1)
 
         numbers = self._draw(use, 2 * ((first + count + 1) // 2), start - first, restart, target, dtype, convert)
-        return numbers[:, first : first + count].reshape(-1, *shape)
+        return numbers[:, first : first + count].reshape(len(self), *shape)
 
     def exponential(
         self,
@@ -197,7 +197,7 @@ class ImageRandom:
         """Exponential numbers of mean 1, (N, *shape), positive: -log of one word each, in float64."""
         _check_float(dtype)
         numbers = self._draw(use, math.prod(shape), start, restart, target, dtype, lambda words: -_open(words).log_())
-        return numbers.reshape(-1, *shape)
+        return numbers.reshape(len(self), *shape)
 
     def signs(
         self,
@@ -214,7 +214,7 @@ class ImageRandom:
         first = start % 32
         words = self.words(use, (first + count + 31) // 32, start // 32, restart, target)
         bits = (words[:, :, None] >> torch.arange(31, -1, -1, device=words.device)) & 1
-        return (2 * bits.flatten(1)[:, first : first + count] - 1).to(dtype).reshape(-1, *shape)
+        return (2 * bits.flatten(1)[:, first : first + count] - 1).to(dtype).reshape(len(self), *shape)
 
     def integers(self, use: str, n: int, count: int, start: int = 0, restart: int = 0, target: int = 0) -> Tensor:
         """Uniform integers in {0, ..., n-1}, int64 (N, count), for n up to 2^31.
@@ -225,7 +225,7 @@ class ImageRandom:
         """
         if not 1 <= n <= 2**31:
             raise ValueError(f"n must be in 1..2^31, got {n}")
-        words = self.words(use, 4 * count, 4 * start, restart, target).reshape(-1, count, 4)
+        words = self.words(use, 4 * count, 4 * start, restart, target).reshape(len(self), count, 4)
         products = words * n
         accepted: Tensor = (products & _WORD) >= 2**32 % n
         numbers = products >> 32
