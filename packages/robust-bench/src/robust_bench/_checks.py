@@ -97,3 +97,14 @@ def warn_of_softmax(logits: Tensor) -> None:
             EvaluationWarning,
             stacklevel=2,
         )
+
+
+def warn_of_classes(logits: Tensor, classes: int | None) -> None:
+    """Warn when the model knows another number of classes than the benchmark: its classes may be other ones."""
+    if classes is not None and logits.shape[1] != classes:
+        warnings.warn(
+            f"the model returns {logits.shape[1]} logits and the benchmark has {classes} classes: class number k of "
+            "the benchmark is taken for logit k, which is right only if the first classes of both are the same",
+            EvaluationWarning,
+            stacklevel=2,
+        )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
 from robust_bench import benchmarks
-from robust_bench._checks import Model, check_batch, check_logits, check_pair, warn_of_softmax
+from robust_bench._checks import Model, check_batch, check_logits, check_pair, warn_of_classes, warn_of_softmax
 from robust_bench.benchmarks import Benchmark
 from robust_bench.conditions import Clean, Condition
 from robust_bench.progress import bar
@@ -88,7 +88,8 @@ def evaluate(
         torch.autocast(where.type, enabled=False),
         bar(label, None if size is None else size * len(conditions), progress) as shown,
     ):
-        judge = _Judge(model=model, conditions=conditions, seed=seed, device=where)
+        classes = found.num_classes if isinstance(found, Benchmark) else None
+        judge = _Judge(model=model, conditions=conditions, seed=seed, device=where, classes=classes)
         for batch in _batches(source, batch_size, workers):
             count = 0
             for index, verdict in enumerate(judge.verdicts(*check_pair(batch), first_id=images)):
@@ -141,6 +142,7 @@ class _Judge:
     conditions: tuple[Condition, ...]
     seed: int
     device: torch.device
+    classes: int | None
 
     def verdicts(self, images: Tensor, labels: Tensor, first_id: int) -> Iterator[Verdict]:
         """Give one verdict per condition for a batch whose images have the ids from `first_id` on."""
@@ -176,6 +178,7 @@ class _Judge:
         logits = check_logits(self.model(images), images, labels)
         if first:
             warn_of_softmax(logits)
+            warn_of_classes(logits, self.classes)
         return (logits.argmax(dim=1) == labels).cpu()
 
 
@@ -235,7 +238,10 @@ def _batches(source: DataLoader[Any] | Dataset[Any], batch_size: int, workers: i
 
 def _device(model: Model, device: torch.device | str | None) -> torch.device:
     if device is not None:
-        return torch.device(device)
+        found = torch.device(device)
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {device} was asked for, but torch finds no GPU here: use device='cpu'")
+        return found
     if isinstance(model, nn.Module):
         for tensor in (*model.parameters(), *model.buffers()):
             return tensor.device

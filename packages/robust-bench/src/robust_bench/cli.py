@@ -1,0 +1,107 @@
+"""The command `robust-bench`: list, run and report."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from robust_bench import benchmarks
+from robust_bench.report import write_report
+from robust_bench.runner import Run
+from robust_bench.tables import render, table
+from robust_bench.warning import EvaluationWarning
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (None: those of the process) and return its exit code.
+
+    0: done; 2: something that the user gave is wrong, said in one line on the standard error stream; 130: Ctrl-C.
+    """
+    parser = _parser()
+    given = parser.parse_args(None if arguments is None else list(arguments))
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            match given.subcommand:
+                case "list":
+                    _list()
+                case "run":
+                    settings = parser.instantiate_classes(given).run
+                    settings.pop("config", None)
+                    _run(Run(**settings))
+                case "report":
+                    print_path("report", write_report(given.report.run, given.report.out))
+    except KeyboardInterrupt:
+        print_error("interrupted: nothing was written")
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        print_error(_line(error))
+        return 2
+    return 0
+
+
+def print_error(message: str) -> None:
+    """Write one line to the standard error stream."""
+    sys.stderr.write(f"robust-bench: {message}\n")
+
+
+def print_path(what: str, path: Path) -> None:
+    """Say where a file was written."""
+    sys.stdout.write(f"{what}: {path}\n")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="robust-bench", description="How robust is this image model?", version=_version())
+    commands = parser.add_subcommands(dest="subcommand")
+    commands.add_subcommand("list", ArgumentParser(description="List the benchmarks."))
+    run = ArgumentParser(description="Evaluate a model and write OUT/result.json.")
+    run.add_argument("--config", action="config", help="a YAML file with any of these settings")
+    run.add_class_arguments(Run)
+    commands.add_subcommand("run", run)
+    report = ArgumentParser(description="Write the results in a run folder as one HTML page.")
+    report.add_argument("run", type=Path, help="the run folder, or one that holds several")
+    report.add_argument("--out", type=Path | None, default=None, help="folder for index.html (default: RUN/report)")
+    commands.add_subcommand("report", report)
+    return parser
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    return metadata.version("robust-bench")
+
+
+def _list() -> None:
+    out = Table(box=None, pad_edge=False, show_header=False)
+    for name, about in benchmarks.ABOUT.items():
+        out.add_row(Text(name), Text(about))
+    sys.stdout.write(render(out, width=Console().width) + "\n")
+
+
+def _run(run: Run) -> None:
+    result = run()
+    console = Console()
+    if console.is_terminal:
+        console.print(table([result]))
+    else:
+        sys.stdout.write(render(table([result])) + "\n")
+    print_path("result", run.out / "result.json")
+    sys.stdout.write(f"page: robust-bench report {run.out}\n")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    kind = "warning" if issubclass(category, EvaluationWarning) else f"warning ({category.__name__})"
+    print_error(f"{kind}: {message}")
+
+
+def _line(error: Exception) -> str:
+    """Reduce an error to one line; a worker process puts its whole traceback before the message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught ") and "worker" in lines[0]:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(lines) or type(error).__name__

@@ -1,0 +1,145 @@
+"""One run: a model, several benchmarks, one result file."""
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from robust_bench import benchmarks
+from robust_bench.benchmarks import Benchmark, Sweep
+from robust_bench.evaluate import evaluate
+from robust_bench.model_source import ModelSource
+from robust_bench.preprocess import Preprocess, declared
+from robust_bench.report.run_folder import RESULT_FILE
+from robust_bench.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `robust-bench run` does.
+
+    Args:
+        model: a name such as small_cnn_8, timm:resnet18, or package.module:factory.
+        benchmarks: names from `robust-bench list`, as a list or joined by commas.
+        out: folder for the result; result.json is written there.
+        data: folder of images <class>/<image>, for the benchmarks that need one.
+        weights: file of weights, .safetensors or a plain state dict.
+        pretrained: load timm's published weights; by default done for timm: names without --weights.
+        num_classes: number of logits; by default the data's classes, or the published weights' own.
+        in_chans: channels of the images; by default the data's.
+        name: the model's name in tables; by default that of the weights' folder, or the model.
+        device: where to compute, e.g. cuda; by default a GPU if there is one.
+        batch_size: images per batch.
+        seed: of the attacks' and corruptions' random draws.
+        workers: processes that read image files; by default up to 4.
+        size: side of the square that the model takes, in pixels, for image folders; by default the model's own.
+        progress: show a progress bar; by default on a terminal.
+        attack: settings of the -pgd benchmarks.
+    """
+
+    model: str
+    benchmarks: list[str] | str
+    out: Path
+    data: Path | None = None
+    weights: Path | None = None
+    pretrained: bool | None = None
+    num_classes: int | None = None
+    in_chans: int | None = None
+    name: str | None = None
+    device: str | None = None
+    batch_size: int = 128
+    seed: int = 0
+    workers: int | None = None
+    size: int | None = None
+    progress: bool | None = None
+    attack: Sweep = field(default_factory=Sweep)
+
+    def __call__(self) -> Result:
+        """Evaluate and write `out/result.json`; the result comes back.
+
+        A condition that several of the benchmarks share, such as the clean images, is measured once.
+
+        Raises:
+            ValueError: if a name or a setting is wrong, or the benchmarks are of different data.
+            FileNotFoundError: if the data or the weights are missing.
+        """
+        names = _names(self.benchmarks)
+        classes = {benchmarks.num_classes(name, self.data) for name in names}
+        channels = {1 if name.startswith("digits") else 3 for name in names}
+        if len(classes) > 1 or len(channels) > 1:
+            raise ValueError(f"{', '.join(names)} are of different data: give each kind of data a run of its own")
+        source = ModelSource(
+            spec=self.model,
+            weights=self.weights,
+            pretrained=self.pretrained,
+            num_classes=self.num_classes,
+            in_chans=self.in_chans,
+        )
+        model = source.build(num_classes=classes.pop(), in_chans=channels.pop())
+        preprocess = declared(model) or Preprocess()
+        if self.size is not None:
+            preprocess = dataclasses.replace(preprocess, size=self.size)
+        settings = {"model": source.describe(model, self.out)}
+        results: list[Result] = []
+        for name in names:
+            benchmark = benchmarks.load(name, self.data, preprocess=preprocess, attack=self.attack)
+            if (left := _unseen(benchmark, results)).conditions:
+                results.append(
+                    evaluate(
+                        model,
+                        left,
+                        name=self.name or _name(self.model, self.weights),
+                        device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                        batch_size=self.batch_size,
+                        seed=self.seed,
+                        workers=self._workers() if self.data else 0,
+                        progress=self.progress,
+                        settings=settings,
+                    )
+                )
+        result = join(results)
+        result.save(self.out / RESULT_FILE)
+        return result
+
+    def _workers(self) -> int:
+        return min(4, os.cpu_count() or 1) if self.workers is None else self.workers
+
+
+def join(results: list[Result]) -> Result:
+    """Put the results of one model on several benchmarks into one.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not results:
+        raise ValueError("there is no result to join")
+    data = {name: about for result in results for name, about in result.settings["data"].items()}
+    return dataclasses.replace(
+        results[-1],
+        benchmark=",".join(result.benchmark for result in results),
+        rows=tuple(row for result in results for row in result.rows),
+        settings={**results[-1].settings, "data": data},
+    )
+
+
+def _unseen(benchmark: Benchmark, results: list[Result]) -> Benchmark:
+    """Leave out the conditions that are measured already."""
+    seen = [row.settings for result in results for row in result.rows]
+    return dataclasses.replace(
+        benchmark, conditions=tuple(each for each in benchmark.conditions if each.settings not in seen)
+    )
+
+
+def _names(benchmarks_asked: list[str] | str) -> list[str]:
+    parts = re.split(r"[,\s]+", benchmarks_asked) if isinstance(benchmarks_asked, str) else benchmarks_asked
+    names = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if not names:
+        raise ValueError(f"give at least one benchmark: {', '.join(benchmarks.names())}")
+    return names
+
+
+def _name(spec: str, weights: Path | None) -> str:
+    return spec if weights is None else (weights.resolve().parent.name if weights.stem == "model" else weights.stem)
