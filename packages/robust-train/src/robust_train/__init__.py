@@ -1,1 +1,23 @@
 """Robust training of image models as one visible loop: recipes, adversarial objectives, exact resume."""
+
+from robust_train import recipes as recipes
+from robust_train._fields import RecipeError as RecipeError
+from robust_train.checkpoint import CheckpointWarning as CheckpointWarning
+from robust_train.checkpoint import ResumeError as ResumeError
+from robust_train.config import Recipe as Recipe
+from robust_train.interrupt import Interrupted as Interrupted
+from robust_train.loop import Diverged as Diverged
+from robust_train.loop import Report as Report
+from robust_train.loop import train as train
+
+__all__ = [
+    "CheckpointWarning",
+    "Diverged",
+    "Interrupted",
+    "Recipe",
+    "RecipeError",
+    "Report",
+    "ResumeError",
+    "recipes",
+    "train",
+]

@@ -1,0 +1,128 @@
+"""Checkpoints that are either whole or recognised as damaged."""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+logger = logging.getLogger("robust_train")
+
+_NAME = re.compile(r"(last|best)-(\d{8,})-([0-9a-f]{16})\.pt")
+
+
+class ResumeError(ValueError):
+    """The folder holds a run that this call cannot go on with."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged and an older one is used."""
+
+
+def save(folder: Path, kind: str, update: int, state: Mapping[str, Any]) -> Path:
+    """Write `state` as `<kind>-<update>-<checksum>.pt` and return its path.
+
+    The file is written under a temporary name, forced to the disk and renamed, so a process that is killed leaves the
+    older checkpoints and at most a temporary file. The name carries the first 16 digits of the content's sha256: a
+    damaged file does not match its own name.
+
+    Args:
+        folder: where the checkpoints lie; it exists.
+        kind: "last" or "best".
+        update: number of updates that are done.
+        state: tensors, plain values, and mappings and lists of them.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    path = folder / f"{kind}-{update:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    write_atomically(path, content)
+    return path
+
+
+def newest(folder: Path, kinds: Collection[str] = ("last", "best")) -> tuple[Path, dict[str, Any]] | None:
+    """Read the newest whole checkpoint, or None where there is none.
+
+    A damaged one is passed over with a `CheckpointWarning` and a line in the log, and the one before it is used.
+    Nothing in a checkpoint is ever executed (`weights_only=True`).
+    """
+    for path in reversed(listed(folder, kinds)):
+        content = path.read_bytes()
+        match = _NAME.fullmatch(path.name)
+        if match and hashlib.sha256(content).hexdigest()[:16] == match.group(3):
+            return path, torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        message = (
+            f"the checkpoint {path} is truncated or damaged: it is renamed to .damaged, and the one before is used"
+        )
+        path.rename(path.with_suffix(".damaged"))  # or else it would pass for the newest again
+        logger.warning(message)
+        warnings.warn(message, CheckpointWarning, stacklevel=2)
+    return None
+
+
+def restore(path: Path, state: Mapping[str, Any], parts: Mapping[str, Any], images: Sequence[int]) -> None:
+    """Give every part (model, optimizer, ...) the state that the checkpoint has for it.
+
+    Args:
+        path: of the checkpoint, for messages.
+        state: its content.
+        parts: objects with `load_state_dict`, by name.
+        images: numbers of images in the data now; those in the checkpoint must be the same.
+
+    Raises:
+        ResumeError: if the data, the model or the optimizer are not those of the checkpoint.
+    """
+    if state["images"] != list(images):
+        raise ResumeError(
+            f"{path} was written with {sum(state['images'])} images and the data now have {sum(images)}: give the "
+            "data folder of the run, or choose another folder for a new one"
+        )
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ResumeError(
+            f"{path} does not fit the model or optimizer of this recipe, probably because timm or torch changed "
+            f"since (see versions.json): install what it was made with, or choose another folder ({error})"
+        ) from error
+
+
+def listed(folder: Path, kinds: Collection[str] = ("last", "best")) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    found = [(match, path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    found.sort(key=lambda pair: (int(pair[0].group(2)), pair[0].group(1), pair[1].name))
+    return [path for match, path in found if match.group(1) in kinds]
+
+
+def prune(folder: Path) -> None:
+    """Keep the last two checkpoints and the best one, and remove what an interrupted `save` left."""
+    for path in [*listed(folder, ["last"])[:-2], *listed(folder, ["best"])[:-1], *folder.glob(".*.tmp")]:
+        path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Let `path` hold `content`: it appears whole, or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name too must survive a loss of power; elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

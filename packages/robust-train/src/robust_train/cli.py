@@ -1,0 +1,257 @@
+"""The command `robust-train`."""
+
+import argparse
+import difflib
+import inspect
+import logging
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from robust_train import recipes
+from robust_train._fields import hints, variants
+from robust_train.checkpoint import CheckpointWarning
+from robust_train.config import Recipe, read_yaml
+from robust_train.interrupt import Interrupted
+from robust_train.loop import Diverged, Report, train
+
+# Errors of whoever types the command: one line on the standard error stream, no traceback.
+_USER_ERRORS = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    PermissionError,
+    Diverged,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 1 (the training diverged), 2 (wrong input) or 130 (stopped).
+
+    Args:
+        arguments: those of the command line, without the program's name; None takes them from there.
+    """
+    parser = _parser()
+    try:
+        settings = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    except argparse.ArgumentError as error:
+        return _complain(_parsing_error(str(error)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CheckpointWarning)  # it is in the log too
+        try:
+            match settings.subcommand:
+                case "run":
+                    _run(settings.run)
+                case "recipes":
+                    Console().print(_table())
+                case "show":
+                    sys.stdout.write(recipes.text(settings.show.name))
+        except Interrupted as stopped:
+            return _complain(str(stopped), code=130)
+        except _USER_ERRORS as error:
+            return _complain(str(error), code=1 if isinstance(error, Diverged) else 2)
+    return 0
+
+
+def _run(settings: Any) -> None:
+    recipe = _chosen(settings)
+    handler = logging.StreamHandler()  # the standard error stream as it is now
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("robust_train")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        report = train(recipe, settings.out, data=settings.data, device=settings.device, workers=settings.workers)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    _print_summary(report)
+
+
+def _chosen(settings: Any) -> Recipe:
+    """The recipe by name, under the settings of `--config`, under those of the command line."""
+    if settings.recipe is None and settings.config is None:
+        raise ValueError(f"say what to train: --recipe with one of {', '.join(recipes.names())}, or --config FILE")
+    overrides: dict[str, Any] = {}
+    if settings.config is None:
+        recipe = recipes.load(settings.recipe)
+    elif settings.recipe is None:
+        recipe = recipes.load(Path(settings.config))
+    else:
+        recipe = recipes.load(settings.recipe)
+        overrides |= _dotted(read_yaml(recipes.text(Path(settings.config))))
+    for option in _options():
+        text = getattr(settings, option.dest)
+        if text is not None:
+            overrides[option.key] = option.parse(text)
+    return recipe.replace(**overrides)
+
+
+def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections as dotted names, so that a file may state a part of a section."""
+    dotted: dict[str, Any] = {}
+    for key, value in values.items():
+        dotted |= (
+            {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, Mapping) else {key: value}
+        )
+    return dotted
+
+
+@dataclass(frozen=True)
+class _Option:
+    """A setting of the recipe as an option of the command."""
+
+    key: str
+    kind: Any
+    meaning: str
+
+    @property
+    def dest(self) -> str:
+        # A dot would make jsonargparse nest it, below the option --data for example.
+        return "set_" + self.key.replace(".", "__")
+
+    def parse(self, text: str) -> Any:
+        """Read the text as YAML, except where the setting is a text itself."""
+        parts = set(typing.get_args(self.kind)) or {self.kind}
+        if text == "null":
+            return None
+        if str in parts:
+            return text
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text  # refused by the recipe, with the name of the setting
+
+    def expected(self) -> str:
+        """The values that the setting takes, for the help."""
+        words = {float: "NUMBER", int: "INT", bool: "BOOL", str: "TEXT", types.NoneType: "null"}
+
+        def describe(kind: Any) -> str:
+            inner, origin = typing.get_args(kind), typing.get_origin(kind)
+            if origin is typing.Literal:
+                return "|".join(map(str, inner))
+            if origin is tuple:
+                return "[NUMBER,...]"
+            return "|".join(map(describe, inner)) if inner else words[kind]
+
+        return describe(self.kind)
+
+
+def _options() -> list[_Option]:
+    """Every setting of a recipe, those of all kinds of a section together."""
+    found: dict[str, _Option] = {}
+    for name, kind in hints(Recipe).items():
+        sections = variants(kind)
+        if not sections:
+            found[name] = _Option(name, kind, _meanings(Recipe)[name])
+        for section in sections:
+            for key, inner in hints(section).items():
+                option = _Option(f"{name}.{key}", inner, _meanings(section)[key])
+                if (other := found.get(option.key)) and other.kind != inner:
+                    option = _Option(option.key, other.kind | inner if key == "name" else inner, other.meaning)
+                found[option.key] = option
+    return list(found.values())
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What each field means, from the docstring of its dataclass."""
+    lines = inspect.getdoc(kind).partition("Args:\n")[2].splitlines()  # type: ignore[union-attr]
+    meanings: dict[str, str] = {}
+    for line in lines:
+        name, colon, text = line.strip().partition(": ")
+        if line.startswith("    ") and not line.startswith("     ") and colon:
+            meanings[name] = text
+        elif meanings:
+            meanings[list(meanings)[-1]] += " " + line.strip()
+    return meanings
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="robust-train", description="Robust training of image models: recipes, exact resume.", exit_on_error=False
+    )
+    commands = parser.add_subcommands(required=True)
+    run = ArgumentParser(
+        description="Train the model of a recipe; the same command goes on after an interruption.", exit_on_error=False
+    )
+    run.add_argument("--recipe", type=str, help="a name that `robust-train recipes` lists, or a YAML file")
+    run.add_argument("--config", type=str, help="a YAML file: settings over those of --recipe, or alone a whole recipe")
+    run.add_argument("--out", type=str, required=True, help="the folder of the run; the same folder continues")
+    run.add_argument("--data", type=str, help="the folder of the images, for recipes that train on one")
+    run.add_argument("--device", type=str, help="e.g. cuda or cpu; by default a GPU where there is one")
+    run.add_argument("--workers", type=int, default=0, help="processes that read image files")
+    group = run.add_argument_group("settings of the recipe")
+    for option in _options():
+        help_text = option.meaning.replace("%", "%%").replace("`", "")
+        group.add_argument(f"--{option.key}", dest=option.dest, type=str, metavar=option.expected(), help=help_text)
+    commands.add_subcommand("run", run, help="train, or go on training")
+    listing = ArgumentParser(description="List the recipes in the package.", exit_on_error=False)
+    commands.add_subcommand("recipes", listing, help="list the recipes")
+    show = ArgumentParser(description="Print a recipe as YAML.", exit_on_error=False)
+    show.add_argument("name", type=str, help="a name that `robust-train recipes` lists, or a YAML file")
+    commands.add_subcommand("show", show, help="print a recipe as YAML")
+    return parser
+
+
+def _table() -> Table:
+    table = Table()
+    for heading in ("name", "model", "data", "objective", "attack", "epochs"):
+        table.add_column(heading, no_wrap=True)
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        attack = recipe.attack
+        described = f"{attack.name} {attack.norm} {attack.eps:.4g}" if attack else "-"
+        cells = (recipe.model.name, recipe.data.name, recipe.objective.name, described, str(recipe.epochs))
+        table.add_row(name, *cells)
+    return table
+
+
+def _print_summary(report: Report) -> None:
+    table = Table()
+    for heading in ("held-out images", "epoch", "clean", "robust"):
+        table.add_column(heading)
+    for title, record in (("last", report.history[-1]), ("best", report.best)):
+        table.add_row(title, str(record["epoch"]), f"{record['clean']:.1%}", f"{record['robust']:.1%}")
+    console = Console()
+    console.print(table)
+    console.print(f"weights: {report.weights}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _complain(message: str, code: int = 2) -> int:
+    """Print a message as one line on the standard error stream and return the exit code."""
+    sys.stderr.write(f"robust-train: {' '.join(message.split())}\n")
+    return code
+
+
+def _parsing_error(message: str) -> str:
+    """What jsonargparse says, with the nearest option for one that does not exist."""
+    if "unrecognized arguments" not in message:
+        return message
+    known = [f"--{option.key}" for option in _options()] + [
+        "--recipe",
+        "--config",
+        "--out",
+        "--data",
+        "--device",
+        "--workers",
+    ]
+    given = message.partition(": ")[2].split()[0].partition("=")[0]
+    near = difflib.get_close_matches(given, known, n=3)
+    return (
+        f"there is no option {given}: "
+        + (f"did you mean {', '.join(near)}? " if near else "")
+        + "robust-train run --help lists all"
+    )

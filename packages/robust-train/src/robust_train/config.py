@@ -1,0 +1,186 @@
+"""The settings of a training run as one tree of frozen dataclasses: a recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from robust_train._fields import RecipeError, build, flatten, hints, name_of, plain, variants
+from robust_train.settings import (
+    AverageSettings,
+    ConstantSchedule,
+    CosineSchedule,
+    DigitsData,
+    EvaluationSettings,
+    FGSMAttack,
+    FolderData,
+    ModelSettings,
+    ObjectiveSettings,
+    OneCycleSchedule,
+    OptimizerSettings,
+    PGDAttack,
+    StepSchedule,
+    require,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete set of training hyper-parameters: what is in here, and the data, decide the result.
+
+    Args:
+        name: of the recipe.
+        source: where the values come from.
+        expected: what to expect from it.
+        model: what is trained.
+        data: on which images.
+        objective: what a step minimises.
+        attack: how the images are perturbed; None for the standard objective.
+        optimizer: how the weights move.
+        schedule: how the learning rate moves.
+        epochs: passes over the training images.
+        batch_size: images per update.
+        precision: "float32", or automatic mixed precision with "bf16" or "fp16" (the latter with loss scaling).
+        clip: highest norm of the gradient; None for no clipping.
+        average: averaging of the weights; None for none.
+        evaluation: of the held-out images.
+        select: which weights are exported: those of the "last" epoch, or of the "best" robust accuracy on held-out
+            images.
+        seed: of everything that is random.
+        log_every: updates between lines of metrics.jsonl; the end of an epoch always writes one.
+        checkpoint_every: updates between checkpoints; the end of an epoch always writes one.
+    """
+
+    name: str
+    source: str
+    expected: str
+    model: ModelSettings
+    data: DigitsData | FolderData
+    objective: ObjectiveSettings
+    attack: FGSMAttack | PGDAttack | None
+    optimizer: OptimizerSettings
+    schedule: OneCycleSchedule | CosineSchedule | StepSchedule | ConstantSchedule
+    epochs: int
+    batch_size: int
+    precision: Literal["float32", "bf16", "fp16"]
+    clip: float | None
+    average: AverageSettings | None
+    evaluation: EvaluationSettings
+    select: Literal["last", "best"]
+    seed: int
+    log_every: int
+    checkpoint_every: int
+
+    def __post_init__(self) -> None:
+        for setting in ("epochs", "batch_size", "log_every", "checkpoint_every"):
+            number = getattr(self, setting)
+            require(number >= 1, f"{setting} must be at least 1, got {number}")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require(self.clip is None or self.clip > 0, f"clip must be positive or null, got {self.clip}")
+        adversarial = self.objective.name == "adversarial"
+        require(adversarial == (self.attack is not None), _attack_message(adversarial))
+        known = self.attack is not None or self.evaluation.eps is not None
+        require(
+            known, "evaluation.norm and evaluation.eps must be given: there is no training attack to take them from"
+        )
+        precision_used = self.attack is None or not self.attack.autocast or self.precision != "float32"
+        require(precision_used, "attack.autocast has no effect in float32: set it to false")
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """Return the recipe with some settings changed, by dotted names.
+
+        Another `name` of a section (as `{"attack.name": "pgd"}`) keeps the keys that both kinds have and needs the
+        rest.
+
+        Raises:
+            RecipeError: if a name is unknown or a value is not valid.
+
+        Example:
+            >>> from robust_train import recipes
+            >>> recipes.load("digits-fgsm-rs").replace(**{"attack.eps": 0.1, "epochs": 5}).attack.eps
+            0.1
+        """
+        values = plain(self)
+        kinds = hints(Recipe)
+        # The name of a section comes first: it decides which other keys the section has.
+        for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):
+            section, _, setting = key.partition(".")
+            if section not in kinds:
+                build(Recipe, {section: value})  # raises, with the keys that there are
+            if setting and not variants(kinds[section]):
+                raise RecipeError(f"{section} is a plain setting and has no {setting!r} inside: set {section} itself")
+            if not setting:
+                values[section] = value
+                continue
+            if values[section] is None:
+                values[section] = {}
+            if setting == "name" and len(variants(kinds[section])) > 1:
+                values[section] = _shared(kinds[section], values[section], value)
+            values[section] = {**values[section], setting: value}
+        recipe: Recipe = build(Recipe, values)
+        return recipe
+
+    def differences(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
+        """Dotted names of the settings that differ, with the value here and there (None where there is none)."""
+        ours, theirs = flatten(plain(self)), flatten(plain(other))
+        names = dict.fromkeys([*ours, *theirs])
+        return {n: (ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)}
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, in the order of the fields; `Recipe.from_yaml` reads it back without loss."""
+        text: str = yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True, width=120)
+        return text
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "Recipe":
+        """Read a recipe from YAML.
+
+        Raises:
+            RecipeError: if the text is not YAML, or not a complete and valid recipe.
+        """
+        recipe: Recipe = build(cls, read_yaml(text))
+        return recipe
+
+
+def read_yaml(text: str) -> Mapping[str, Any]:
+    """Read a mapping from YAML; a key that stands twice is an error, not the last one's victory.
+
+    Raises:
+        RecipeError: if the text is not YAML, is no mapping, or repeats a key.
+    """
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"a recipe is a mapping of keys and values, got {type(values).__name__}")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that refuses repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _shared(kind: Any, values: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """The settings of a section that its variant `name` has too."""
+    for variant in variants(kind):
+        if name_of(variant) == name:
+            return {key: value for key, value in values.items() if key in hints(variant)}
+    return dict(values)
+
+
+def _attack_message(adversarial: bool) -> str:
+    if adversarial:
+        return "attack must be given: the objective is adversarial"
+    return "attack must be null: the standard objective does not use it; for adversarial training set objective.name"

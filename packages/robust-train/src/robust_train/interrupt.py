@@ -1,0 +1,43 @@
+"""Ctrl-C that ends a run between two updates, so that its last checkpoint is whole."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped on request, after its last checkpoint was written; the same call goes on from there."""
+
+
+class Interruption:
+    """Whether somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextlib.contextmanager
+def watch_interrupts() -> Iterator[Interruption]:
+    """Note the first Ctrl-C (SIGINT) or SIGTERM instead of raising; a second one acts at once, as usual.
+
+    Handlers can be set in the main thread only; elsewhere nothing is watched.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        interruption.requested = True
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
