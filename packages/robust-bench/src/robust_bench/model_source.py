@@ -56,7 +56,8 @@ class ModelSource:
         known = _known(model, "in_chans")
         if known is not None and known != in_chans:
             raise ValueError(
-                f"the model {self.spec!r} takes {known} channels, the data have {in_chans}: give --in_chans"
+                f"the model {self.spec!r} takes images of {known} channels, the data have {in_chans}: "
+                f"give --in_chans {in_chans}, or a model for such data"
             )
         return model
 

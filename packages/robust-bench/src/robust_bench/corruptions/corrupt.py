@@ -100,7 +100,7 @@ def sample(
     corruption = _check(name, preset, variant, "float32")
     if len(shape) != 4:
         raise ValueError(f"shape must be (N, C, H, W), got {tuple(shape)}")
-    like = torch.empty(0, device=device).expand(0, *shape[1:])
+    like = torch.empty((0, *shape[1:]), device=device)
     severities = _severities(severity, shape[0])
     if random.ids is None:
         random = ImageRandom(random.seed, torch.arange(shape[0]))

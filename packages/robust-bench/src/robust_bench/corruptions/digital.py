@@ -37,7 +37,8 @@ def pixelate_levels(levels: Tensor, scale: float) -> Tensor:
     """Shrink uint8 images by averaging boxes and enlarge them again by repeating pixels, as Pillow does.
 
     The sizes between are int(scale W) and int(scale H), at least 1. First the rows and then the columns are averaged,
-    each with Pillow's integer weights and rounding, so that the bytes are equal to Pillow's.
+    each with Pillow's integer weights and rounding, so that the bytes are equal to Pillow's. (Since version 13 Pillow takes
+    the columns first where an image is much higher than wide; that order is not followed, and moves single levels.)
     """
     height, width = levels.shape[-2:]
     small_height, small_width = max(1, int(scale * height)), max(1, int(scale * width))
@@ -76,7 +77,7 @@ def _box_taps(length: int, size: int) -> tuple[Tensor, Tensor]:
     for position in range(size):
         centre = (position + 0.5) * ratio
         start, stop = max(0, int(centre - support + 0.5)), min(length, int(centre + support + 0.5))
-        inside = [-0.5 < (place - centre + 0.5) / ratio <= 0.5 for place in range(start, stop)]
+        inside = [-0.5 < (place - centre + 0.5) * (1.0 / ratio) <= 0.5 for place in range(start, stop)]
         share = 1.0 / sum(inside)
         weight = int(0.5 + share * (1 << _WEIGHT_BITS))
         found.append([(place, weight) for place, hit in zip(range(start, stop), inside, strict=True) if hit])
@@ -89,8 +90,17 @@ def _box_taps(length: int, size: int) -> tuple[Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=64)
 def _nearest(length: int, size: int) -> Tensor:
-    """Positions that Pillow's NEAREST takes when it enlarges `length` pixels to `size`."""
-    return torch.tensor([(2 * position + 1) * length // (2 * size) for position in range(size)])
+    """Positions that Pillow's NEAREST takes when it enlarges `length` pixels to `size`.
+
+    Pillow adds up the step in float64, and where a position falls on the border of two pixels the error of that sum
+    decides: so the sum is repeated here.
+    """
+    step = length / size
+    place, places = 0.5 * step, []
+    for _ in range(size):
+        places.append(min(int(place), length - 1))
+        place += step
+    return torch.tensor(places)
 
 
 DIGITAL = (

@@ -1,0 +1,88 @@
+"""Small data and models that every test file uses, and hypothesis without a clock."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from robust_bench import Result, Row
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+settings.register_profile("steady", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("steady")
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("shared_data") and not SHARED.is_dir():
+        pytest.skip(f"needs the images in {SHARED}")
+
+
+@pytest.fixture
+def shared() -> Path:
+    return SHARED
+
+
+class Threshold(nn.Module):
+    """Class 1 where the mean of an image exceeds one half: right and wrong are known, the arithmetic is per image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = self.scale * (images.double().mean(dim=(1, 2, 3)) - 0.5)
+        return self.dropout(torch.stack((-score, score), dim=1).float())
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return Threshold()
+
+
+@pytest.fixture
+def grey() -> TensorDataset:
+    """21 constant images 1 x 8 x 8 of grey 0, 0.05 .. 1, labelled 1 above one half; two labels are wrong."""
+    values = torch.arange(21) / 20
+    labels = (values > 0.5).long()
+    labels[[3, 18]] = 1 - labels[[3, 18]]
+    return TensorDataset(values[:, None, None, None].expand(21, 1, 8, 8).contiguous(), labels)
+
+
+@pytest.fixture
+def result() -> Result:
+    """A result with every kind of row."""
+
+    def row(benchmark: str, condition: str, correct: int, **settings: object) -> Row:
+        return Row.accuracy(
+            benchmark=benchmark, condition=condition, settings=settings, correct=correct, count=450, seconds=1.5
+        )
+
+    attack = {"kind": "attack", "attack": "PGD", "norm": "Linf", "steps": 20, "restarts": 3}
+    rows = [row("digits", "clean", 441, kind="clean")]
+    rows += [
+        row("digits-pgd", f"PGD-20 × 3, Linf {eps}", correct, **attack, eps=eps)
+        for eps, correct in ((0.1, 245), (0.2, 0))
+    ]
+    rows += [
+        row("digits-c", f"contrast {severity}", 440 - 70 * severity, kind="corruption", corruption="contrast",
+            severity=severity, preset="cifar")
+        for severity in (1, 2, 3, 4, 5)
+    ]  # fmt: skip
+    return Result(
+        model="small_cnn_8",
+        benchmark="digits,digits-pgd,digits-c",
+        seed=7,
+        rows=tuple(rows),
+        versions={"torch": "2.14.1"},
+        created="2026-01-31T12:00:00Z",
+        settings={
+            "data": {name: {"dataset": "digits"} for name in ("digits", "digits-pgd", "digits-c")},
+            "device": "cpu",
+        },
+    )
