@@ -46,11 +46,11 @@ class Rows(nn.Module):
         return torch.stack([(bumps * weight).sum(dim=(1, 2, 3)) for weight in self.weight], dim=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def linear() -> type[Linear]:
     return Linear
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rows() -> type[Rows]:
     return Rows

@@ -130,7 +130,9 @@ def check_result(threat: Threat, images: Tensor, adversarial: Tensor) -> Tensor:
             f"into {adversarial.dtype} {tuple(adversarial.shape)}"
         )
     if len(images):
-        limit = torch.as_tensor(threat.radii(images), device=images.device).flatten() * (1 + threat.tolerance)
+        limit = torch.as_tensor(threat.radii(images), dtype=torch.float64, device=images.device).flatten() * (
+            1 + threat.tolerance
+        )
         excess = (threat.distance(images, adversarial) - limit).max()
         low, high = adversarial.aminmax()
         if not bool((excess <= 0) & (low >= 0) & (high <= 1)):  # also when one of them is NaN

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from robust_attacks._checks import Model, check_images, check_labels, check_result
@@ -28,7 +29,6 @@ class FGSM:
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
 
     Example:
-        >>> import torch
         >>> from robust_attacks import FGSM, Linf
         >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
         >>> FGSM(threat=Linf(eps=0.1))(model, torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]))
@@ -68,6 +68,7 @@ class FGSM:
             project = self.threat.projector(images)
             start = self.threat.sample(images, random, use="fgsm/start") if self.random_start else images
             gradient, _ = Objective(model, self.loss).gradient(start, labels)
-            step = self.step_size if self.step_size is not None else radii * (1.25 if self.random_start else 1.0)
-            adversarial = project(start + step * self.threat.direction(gradient, start))
+            length = self.step_size if self.step_size is not None else radii * (1.25 if self.random_start else 1.0)
+            step = torch.as_tensor(length, dtype=images.dtype, device=images.device)
+            adversarial = project(start + self.threat.direction(gradient, start).mul_(step))
             return check_result(self.threat, images, adversarial)

@@ -104,14 +104,15 @@ class PGD:
     ) -> Tensor:
         """One run from one start: the last iterate. Misclassified iterates on the way are shown to `finds`."""
         project = threat.projector(images)
-        step = self.step_size if self.step_size is not None else threat.radii(images) * (2.5 / self.steps)
+        length = self.step_size if self.step_size is not None else threat.radii(images) * (2.5 / self.steps)
+        step = torch.as_tensor(length, dtype=images.dtype, device=images.device)
         coordinates = self.coordinates or max(1, images[0].numel() // 100)
         iterate = threat.sample(images, random, use="pgd/start", restart=restart) if self.random_start else images
         for _ in range(self.steps):
             gradient, logits = objective.gradient(iterate, labels)
             if finds is not None:
                 finds.show(iterate, succeeded(self.loss, logits, labels))
-            iterate = project(iterate + step * threat.direction(gradient, iterate, coordinates))
+            iterate = project(threat.direction(gradient, iterate, coordinates).mul_(step).add_(iterate))
         return iterate
 
     def _best_of_restarts(self, objective: Objective, images: Tensor, labels: Tensor, random: ImageRandom) -> Tensor:

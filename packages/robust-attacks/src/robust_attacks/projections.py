@@ -38,26 +38,29 @@ def project_l2(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
     # The clipped candidate, shrunk onto the sphere, is where to start: past the root (the box cuts the shrunk candidate
     # less), but near. Newton's step from there lands at or before the root, since the tangent lies above G.
     factor = torch.where(outside, wanted / length.square(), 1.0)
-    reached, slope = _reach(squares, rooms, factor)
-    factor = torch.where(outside, factor + (wanted - reached) / slope, factor).clamp_(min=0)
+    fixed, slope = _piece(squares, rooms, factor)
+    factor = torch.where(outside, (wanted - fixed) / slope, factor).clamp_(min=0)
     done = ~outside
     while not bool(done.all()):
         before = slope
-        reached, slope = _reach(squares, rooms, factor)
-        climbed = torch.maximum(factor, factor + (wanted - reached) / slope)
+        fixed, slope = _piece(squares, rooms, factor)
         # From here on the factor only rises and the set of entries below their room only shrinks: the same slope
         # is the same set, and the same set means that the last step has ended at the root.
         done |= slope == before
-        factor = torch.where(done, factor, climbed)
+        factor = torch.where(done, factor, torch.maximum(factor, (wanted - fixed) / slope))
     return torch.where(outside, _move(images, origin, offsets * factor.sqrt()), clipped)
 
 
-def _reach(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """G at `factor`, and its slope to the right, never zero; both (N, 1, 1, 1)."""
+def _piece(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The linear piece of G to the right of `factor`, as `fixed + slope * factor`; both (N, 1, 1, 1), slope never zero.
+
+    Both are sums of the terms that belong to them, not differences: then the root is right to the last digits also when
+    the ball is tiny and the candidate far away.
+    """
     scaled = squares * factor
-    reached = torch.minimum(scaled, rooms).sum(dim=_PIXELS, keepdim=True)
+    fixed = torch.ge(scaled, rooms, out=torch.empty_like(scaled)).mul_(rooms).sum(dim=_PIXELS, keepdim=True)
     slope = scaled.lt_(rooms).mul_(squares).sum(dim=_PIXELS, keepdim=True)
-    return reached, slope.clamp_(min=1e-300)
+    return fixed, slope.clamp_(min=1e-300)
 
 
 def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:

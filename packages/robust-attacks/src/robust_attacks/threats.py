@@ -144,8 +144,8 @@ class Linf(_Ball):
 
         Draws: U by the flat pixel index of `use`.
         """
-        uniform = random.uniform(use, images.shape[1:], restart=restart)
-        return self.project(images, (images + self.radii(images) * (2 * uniform - 1)).to(images.dtype))
+        uniform = random.uniform(use, images.shape[1:], restart=restart).double()
+        return self.project(images, images + self.radii(images) * (2 * uniform - 1))
 
     def direction(self, gradient: Tensor, images: Tensor, coordinates: int = 1) -> Tensor:  # noqa: ARG002
         """The sign of the gradient, with sign(0) = 0."""

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from robust_attacks import FGSM, L1, L2, ImageRandom, Linf, cross_entropy, margin, targeted
+
+THREATS = {"Linf": Linf, "L2": L2, "L1": L1}
+DUALS = {"Linf": 1, "L2": 2, "L1": torch.inf}
+each_threat = pytest.mark.parametrize("make", THREATS.values(), ids=THREATS.keys())
+SHAPE = (2, 3, 4)
+
+
+@pytest.fixture
+def model(linear):
+    generator = torch.Generator().manual_seed(0)
+    return linear(torch.randn(SHAPE, generator=generator, dtype=torch.float64), bias=0.1)
+
+
+def middling(count=40, seed=1):
+    """Images away from the box by 0.2."""
+    return 0.2 + 0.6 * torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@each_threat
+def test_it_takes_from_a_linear_model_all_that_the_ball_allows(make, model):
+    images = middling()
+    labels = torch.ones(len(images), dtype=torch.int64)
+    adversarial = FGSM(threat=make(eps=0.15))(model, images, labels)
+    fall = model.value(images) - model.value(adversarial)
+    norm = torch.linalg.vector_norm(model.weight.flatten(), DUALS[make.__name__])
+    torch.testing.assert_close(fall, (0.15 * norm).expand(len(images)), rtol=1e-9, atol=0)
+
+
+@each_threat
+@pytest.mark.parametrize("loss", [cross_entropy, margin], ids=["cross_entropy", "margin"])
+def test_it_breaks_an_image_if_and_only_if_eps_exceeds_the_distance(make, loss, model):
+    """The distance to the plane is |f| / ||w||_q in every norm."""
+    images = middling()
+    norm = torch.linalg.vector_norm(model.weight.detach().flatten(), DUALS[make.__name__])
+    model.bias = 0.1 - float(model.value(images).detach().mean())
+    value = model.value(images).detach()
+    distance = value.abs() / norm
+    near = distance < 0.19  # so that neither the box nor eps > 1 comes into play
+    assert int(near.sum()) > 10
+    images, labels, distance = images[near], (value[near] > 0).long(), distance[near]
+    for factor, breaks in ((0.999, False), (1.001, True)):
+        attack = FGSM(threat=make(eps=distance * factor), loss=loss)
+        predicted = model(attack(model, images, labels)).argmax(dim=1)
+        assert ((predicted != labels) == breaks).all()
+
+
+def test_under_linf_the_closed_form_knows_the_box(model):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand((40, *SHAPE), generator=generator, dtype=torch.float64).round(decimals=1)
+    adversarial = FGSM(threat=Linf(eps=0.25))(model, images, torch.ones(40, dtype=torch.int64))
+    weight = model.weight.detach()
+    room = torch.where(weight > 0, images, 1 - images).clamp(max=0.25)
+    fall = model.value(images) - model.value(adversarial)
+    torch.testing.assert_close(fall, (room * weight.abs()).sum(dim=(1, 2, 3)), rtol=1e-9, atol=0)
+
+
+def test_a_random_start_is_fgsm_rs(rows):
+    """Start anywhere in the cube, step 1.25 eps along the sign, clip to cube and box."""
+    model = rows(SHAPE)
+    images = torch.rand((6, *SHAPE), generator=torch.Generator().manual_seed(0))
+    labels, random = torch.tensor([0, 1, 2, 0, 1, 2]), ImageRandom(4, torch.arange(6))
+    threat = Linf(eps=0.1)
+    adversarial = FGSM(threat=threat, random_start=True)(model, images, labels, random=random)
+    start = threat.sample(images, random, use="fgsm/start").requires_grad_()
+    torch.nn.functional.cross_entropy(model(start), labels).backward()
+    assert torch.equal(adversarial, threat.project(images, start.detach() + 0.125 * start.grad.sign()))
+    assert not torch.equal(adversarial, FGSM(threat=threat)(model, images, labels))
+
+
+@each_threat
+@given(seed=st.integers(0, 2**32), eps=st.floats(0, 1), random_start=st.booleans(), double=st.booleans())
+def test_the_result_is_inside(make, rows, seed, eps, random_start, double):
+    generator = torch.Generator().manual_seed(seed)
+    images = (1.4 * torch.rand((3, *SHAPE), generator=generator) - 0.2).clamp(0, 1)
+    images = images.double() if double else images
+    threat = make(eps=eps)
+    attack = FGSM(threat=threat, random_start=random_start)
+    adversarial = attack(rows(SHAPE), images, torch.tensor([0, 1, 2]), random=ImageRandom(seed))
+    assert adversarial.dtype == images.dtype
+    assert (threat.distance(images, adversarial) <= eps).all()
+    assert ((adversarial >= 0) & (adversarial <= 1)).all()
+
+
+def test_the_step_size_is_a_length_in_the_norm_of_the_threat(model):
+    images = middling()
+    labels = torch.ones(len(images), dtype=torch.int64)
+    for make in THREATS.values():
+        threat = make(eps=0.15)
+        adversarial = FGSM(threat=threat, step_size=0.05)(model, images, labels)
+        torch.testing.assert_close(threat.distance(images, adversarial), torch.full((40,), 0.05, dtype=torch.float64))
+
+
+@each_threat
+def test_a_targeted_loss_moves_towards_the_labels(make, model):
+    images = middling()
+    model.bias = 0.05 - float(model.value(images).detach().min())  # all are class 1
+    adversarial = FGSM(threat=make(eps=0.15), loss=targeted(margin))(model, images, torch.zeros(40, dtype=torch.int64))
+    assert (model.value(adversarial) < model.value(images)).all()
+
+
+@pytest.mark.parametrize("step_size", [0.0, -0.1, float("nan")])
+def test_a_step_must_lead_somewhere(step_size):
+    with pytest.raises(ValueError, match="FGSM: step_size must be positive"):
+        FGSM(threat=Linf(eps=0.1), step_size=step_size)
+
+
+def test_it_is_a_value():
+    assert FGSM(threat=Linf(eps=0.1)) == FGSM(threat=Linf(eps=0.1))
+    assert len({FGSM(threat=Linf(eps=0.1)), FGSM(threat=Linf(eps=0.1)), FGSM(threat=L2(eps=0.1))}) == 2
