@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import patheffects
@@ -30,7 +30,7 @@ def one(boundary: DecisionBoundary, class_names: Sequence[str] | None, title: st
     """Draw one boundary, into `axes` or into a new figure with a legend."""
     name = _namer(class_names)
     others = _others([boundary])
-    figure = style.new_figure(5.6, 4.3) if axes is None else axes.get_figure(root=True)
+    figure = style.new_figure(4.8, 5.3) if axes is None else axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     target = figure.add_subplot() if axes is None else axes
     _draw(target, boundary, others, name)
@@ -38,9 +38,10 @@ def one(boundary: DecisionBoundary, class_names: Sequence[str] | None, title: st
     target.set_xlabel(ACROSS[boundary.norm])
     target.set_ylabel(ALONG[boundary.norm])
     style.tidy(target)
-    if axes is None:
-        _legend(figure, [boundary], others, name, "outside right center", 1)
-    return figure
+    if axes is not None:
+        return figure
+    _legend(figure, [boundary], others, name)
+    return style.settle(figure)
 
 
 def grid(
@@ -72,21 +73,21 @@ def grid(
                 axes.set_xlabel(ACROSS[cell.norm], fontsize=style.SMALL)
     if title is not None:
         style.heading(figure, title)
-    _legend(figure, cells, others, name, "outside lower center", min(6, 2 + 2 * columns))
-    return figure
+    _legend(figure, cells, others, name)
+    return style.settle(figure)
 
 
 def _draw(axes: Axes, boundary: DecisionBoundary, others: dict[int, str], name: _Namer) -> None:
     """The map itself: regions, boundary of the right class, centre and least distance."""
     classes, offsets = boundary.classes.numpy(), boundary.offsets.numpy()
+    right = classes == boundary.label
     codes = np.full(classes.shape, len(others) + 1)
-    codes[classes == boundary.label] = 0
     for code, label in enumerate(others, start=1):
-        if label != boundary.label:
-            codes[classes == label] = code
+        codes[classes == label] = code
+    codes[right] = 0
     half = boundary.extent * (1 + 1 / (len(offsets) - 1))  # cells are centred on their points
     axes.imshow(
-        codes,
+        _spread(codes),
         cmap=ListedColormap([style.RIGHT_CLASS, *others.values(), style.OTHER_CLASSES]),
         vmin=-0.5,
         vmax=len(others) + 1.5,
@@ -95,15 +96,19 @@ def _draw(axes: Axes, boundary: DecisionBoundary, others: dict[int, str], name: 
         interpolation="nearest",
         aspect="equal",
     )
-    if not boundary.clip and not boundary.inside.all():
-        axes.contourf(offsets, offsets, ~boundary.inside.numpy(), levels=[0.5, 1.5], colors="none", hatches=["////"])
-    right = classes == boundary.label
     if right.any() and not right.all():
-        axes.contour(offsets, offsets, boundary.margins.numpy(), levels=[0.0], colors=[style.INK], linewidths=1.3)
+        margins = boundary.margins.numpy()
+        axes.contourf(offsets, offsets, margins, levels=[0.0, margins.max() + 1], colors=[style.RIGHT_CLASS])
+        axes.contour(offsets, offsets, margins, levels=[0.0], colors=[style.INK], linewidths=1.3)
+    if not boundary.clip and not boundary.inside.all():
+        outside = ~boundary.inside.numpy()
+        hatched = axes.contourf(offsets, offsets, outside, levels=[0.5, 1.5], colors="none", hatches=["//"])
+        hatched.set_edgecolor(style.OTHER_CLASSES)
+        hatched.set_linewidth(0)
     if 0 < boundary.least < math.inf:
         _ball(axes, boundary)
     for label in np.unique(classes):
-        _name_region(axes, classes == label, offsets, name(int(label)))
+        _name_region(axes, classes == label, boundary, name(int(label)))
     axes.plot(0, 0, "o", markersize=5, color=style.INK, markeredgecolor="white", markeredgewidth=1, zorder=5)
     axes.set_xlim(-boundary.extent, boundary.extent)
     axes.set_ylim(-boundary.extent, boundary.extent)
@@ -120,9 +125,24 @@ def _ball(axes: Axes, boundary: DecisionBoundary) -> None:
         axes.add_patch(Polygon([(radius, 0), (0, radius), (-radius, 0), (0, -radius)], closed=True, **look))
 
 
-def _name_region(axes: Axes, mask: np.ndarray, offsets: np.ndarray, text: str) -> None:
+def _spread(codes: np.ndarray) -> np.ndarray:
+    """Let the other classes grow by a cell into the right one (0), whose edge is then drawn between the points."""
+    spread = codes.copy()
+    padded = np.pad(codes, 1, mode="edge")
+    for up, left in ((0, 1), (2, 1), (1, 0), (1, 2), (0, 0), (0, 2), (2, 0), (2, 2)):
+        neighbour = padded[up : up + codes.shape[0], left : left + codes.shape[1]]
+        spread = np.where(spread == 0, neighbour, spread)
+    return spread
+
+
+def _name_region(axes: Axes, mask: np.ndarray, boundary: DecisionBoundary, text: str) -> None:
     """Write the name of a class where its region is widest, if there is room; colour is not the only sign."""
-    centre = _deepest(mask, len(mask) // 14)
+    offsets, room = boundary.offsets.numpy(), len(mask) // 14
+    across, along = np.abs(offsets)[None, :], np.abs(offsets)[:, None]
+    length = np.hypot(across, along) if boundary.norm == "l2" else across + along
+    step = 2 * boundary.extent / (len(mask) - 1)
+    taken = (length < 1.5 * room * step) | (np.abs(length - boundary.least) < room * step)  # the image and the ball
+    centre = _deepest(mask & ~taken, room)
     if centre is None:
         return
     row, column = centre
@@ -141,14 +161,8 @@ def _name_region(axes: Axes, mask: np.ndarray, offsets: np.ndarray, text: str) -
 
 
 def _deepest(mask: np.ndarray, least: int) -> tuple[int, int] | None:
-    """The point of `mask` (P, P) farthest from its edge, by peeling; None if `least` peelings empty it.
-
-    The middle of the square is kept free, where the image is marked.
-    """
-    free = mask.copy()
-    middle, room = len(mask) // 2, max(1, len(mask) // 14)
-    free[middle - room : middle + room + 1, middle - room : middle + room + 1] = False
-    depth = 0
+    """The point of `mask` (P, P) farthest from its edge, by peeling; None if `least` peelings empty it."""
+    free, left, depth = mask, mask, 0
     while free.any():
         left, depth = free, depth + 1
         free = np.pad(free, 1)
@@ -172,14 +186,7 @@ def _others(boundaries: Sequence[DecisionBoundary]) -> dict[int, str]:
     return style.class_colours(largest)
 
 
-def _legend(
-    figure: Figure,
-    boundaries: Sequence[DecisionBoundary],
-    others: dict[int, str],
-    name: _Namer,
-    where: Literal["outside right center", "outside lower center"],
-    columns: int,
-) -> None:
+def _legend(figure: Figure, boundaries: Sequence[DecisionBoundary], others: dict[int, str], name: _Namer) -> None:
     right = {boundary.label for boundary in boundaries}
     text = f"class {name(right.pop())} (right)" if len(right) == 1 else "right class"
     entries: list[Artist] = [Patch(facecolor=style.RIGHT_CLASS, edgecolor=style.GREY, linewidth=0.6, label=text)]
@@ -188,12 +195,29 @@ def _legend(
     if met - others.keys():
         entries.append(Patch(facecolor=style.OTHER_CLASSES, label=f"other ({len(met - others.keys())})"))
     if any(not boundary.clip and not boundary.inside.all() for boundary in boundaries):
-        entries.append(Patch(facecolor="white", edgecolor=style.INK, hatch="////", label="outside [0, 1]"))
+        entries.append(Patch(facecolor="white", edgecolor=style.OTHER_CLASSES, hatch="////", label="outside [0, 1]"))
     if any(0 < boundary.least < math.inf for boundary in boundaries):
         least = f": {boundaries[0].least:.3g}" if len(boundaries) == 1 else ""
         entries.append(Line2D([], [], color=style.INK, linestyle="--", linewidth=1.1, label=f"least distance{least}"))
-    entries.append(Line2D([], [], color=style.INK, marker="o", markersize=5, linestyle="", label="the image"))
-    figure.legend(handles=entries, loc=where, ncols=columns, fontsize=style.SMALL, labelcolor=style.INK, frameon=False)
+    seen = (
+        f", taken for class {name(boundaries[0].prediction)}"
+        if len(boundaries) == 1 and not _is_right(boundaries[0])
+        else ""
+    )
+    entries.append(Line2D([], [], color=style.INK, marker="o", markersize=5, linestyle="", label=f"the image{seen}"))
+    columns = style.legend_columns([str(e.get_label()) for e in entries], figure.get_figwidth(), 6)
+    figure.legend(
+        handles=entries,
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=style.SMALL,
+        labelcolor=style.INK,
+        frameon=False,
+    )
+
+
+def _is_right(boundary: DecisionBoundary) -> bool:
+    return boundary.prediction == boundary.label
 
 
 def _show_image(axes: Axes, boundary: DecisionBoundary, name: _Namer) -> None:

@@ -238,7 +238,8 @@ def _default_extent(plane: Plane, prediction: int) -> float:
     most = 0.1 if plane.norm == "linf" else 0.1 * math.sqrt(plane.image.numel())
     if prediction != plane.label:
         return most
-    distance = float(plane.crossings(torch.tensor([[0.0, 1.0]], dtype=torch.float64), most))
+    # Sixteen halvings: the distance may be a small part of the longest change, and one ray costs little.
+    distance = float(plane.crossings(torch.tensor([[0.0, 1.0]], dtype=torch.float64), most, halvings=16))
     return min(4 * distance, most)
 
 

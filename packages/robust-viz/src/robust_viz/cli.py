@@ -8,7 +8,6 @@ from typing import Any, get_args
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from robust_attacks import ImageRandom
-from robust_models import create_model, load_weights
 from torch import nn
 
 from robust_viz.boundary import DecisionBoundary, decision_boundary
@@ -62,13 +61,16 @@ def _figures(settings: Namespace) -> None:
 
 
 def _boundary(settings: Namespace) -> None:
+    from robust_models import create_model, load_weights  # here, because timm takes seconds that `figures` can spare
+
     if settings.weights is None and not settings.pretrained:
         raise ValueError("an untrained model has no boundary worth a look: give --weights FILE, or --pretrained")
     options: dict[str, Any] = {} if settings.num_classes is None else {"num_classes": settings.num_classes}
     model = create_model(settings.model, pretrained=settings.pretrained, **options)
     if settings.weights is not None:
         load_weights(model, settings.weights)
-    model = model.to(torch.device(settings.device)).eval()
+    device = _device(settings.device)
+    model = model.to(device).eval()
     channels, height, width = _input_size(model)
     stems = [path.stem for path in settings.images]
     if len(set(stems)) < len(stems):
@@ -77,7 +79,7 @@ def _boundary(settings: Namespace) -> None:
     for stem, image in zip(stems, images, strict=True):
         found = decision_boundary(
             model,
-            image.to(settings.device),
+            image.to(device),
             settings.label,
             extent=settings.extent,
             points=settings.points,
@@ -110,6 +112,15 @@ def describe(boundary: DecisionBoundary, model: str) -> tuple[str, str]:
         f"{boundary.classes_met} classes are met, and {least}."
     )
     return caption, alt
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def _input_size(model: nn.Module) -> tuple[int, int, int]:

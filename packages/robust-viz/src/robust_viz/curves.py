@@ -1,17 +1,21 @@
 """Curves of accuracy over the strength of an attack."""
 
+import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from robust_viz import style
 from robust_viz.results import Record, Row, Source, read_all
 
+WIDTH = 6.2  # inches
 NOT_THE_METHOD = frozenset({"kind", "eps", "step_size", "norm"})  # what may change along one curve, or is stated apart
 
 
@@ -73,13 +77,16 @@ def accuracy_curves(results: Source | Sequence[Source]) -> tuple[AccuracyCurve, 
         ValueError: if a result cannot be read.
     """
     records = read_all(results)
-    methods = [_settings_of(row.settings) for record in records for row in record.rows if _is_attack(row.settings)]
+    methods: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in (row for record in records for row in record.rows if _is_attack(row.settings)):
+        methods.setdefault((row.benchmark, row.settings["norm"]), []).append(_settings_of(row.settings))
     curves = []
     for record in records:
         groups: dict[tuple[str, str, str], dict[float, Row]] = {}
         for row in record.rows:
             if _is_attack(row.settings):
-                key = (row.benchmark, str(row.settings["norm"]), _method(_settings_of(row.settings), methods))
+                place = row.benchmark, row.settings["norm"]
+                key = *place, _method(_settings_of(row.settings), methods[place])
                 groups.setdefault(key, {})[float(row.settings["eps"])] = row
         clean = {row.benchmark: row for row in record.rows if row.settings.get("kind") == "clean"}
         for (benchmark, norm, attack), rows in groups.items():
@@ -99,7 +106,8 @@ def accuracy_vs_eps(
     """Draw robust accuracy over eps, with confidence bands, for several models.
 
     Lines start at eps 0, the clean accuracy. A colour is a model, a line style an attack. The lower axis counts in
-    units of [0, 1] pixels, the upper one in 255ths (not for L1). What looks like gradient masking is said below.
+    units of [0, 1] pixels, the upper one in 255ths (not for L1). What looks like gradient masking is told by
+    `accuracy_curves(results)[i].signs_of_masking`, and in the captions that `write_figures` writes.
 
     Args:
         results: run folders, paths or contents of `result.json` files, or `robust_bench.Result` objects.
@@ -115,26 +123,28 @@ def accuracy_vs_eps(
     records = read_all(results)
     curves = _choose(accuracy_curves(records), norm, benchmark)
     colours = style.model_colours(record.model for record in records)
+    markers = style.model_markers(record.model for record in records)
     attacks = list(dict.fromkeys(curve.attack for curve in curves))
-    figure = style.new_figure(6.2, 4.0) if axes is None else axes.get_figure(root=True)
+    strokes: dict[str, Any] = dict(zip(attacks, itertools.cycle(style.LINE_STYLES), strict=False))
+    entries = _legend_entries(list(dict.fromkeys(curve.model for curve in curves)), colours, markers, strokes)
+    columns = style.legend_columns([str(entry.get_label()) for entry in entries], WIDTH, 4)
+    figure = (
+        style.new_figure(WIDTH, 3.7 + 0.19 * math.ceil(len(entries) / columns))
+        if axes is None
+        else axes.get_figure(root=True)
+    )
     assert isinstance(figure, Figure)
     target = figure.add_subplot() if axes is None else axes
-    markers = dict(zip(colours, style.MODEL_MARKERS * len(colours), strict=False))
     for curve in curves:
-        label = curve.model if len(attacks) == 1 else f"{curve.model}, {curve.attack}"
         target.plot(
             curve.eps,
             curve.accuracy,
             color=colours[curve.model],
-            linestyle=style.LINE_STYLES[attacks.index(curve.attack) % len(style.LINE_STYLES)],
-            linewidth=1.8,
-            marker=markers[curve.model],
-            markersize=5,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            label=label,
+            linestyle=strokes[curve.attack],
+            label=f"{curve.model}, {curve.attack}",
             clip_on=False,
             zorder=3,
+            **_line(markers[curve.model]),
         )
         points = zip(curve.eps, curve.low, curve.high, strict=True)
         band = [(eps, low, high) for eps, low, high in points if low is not None and high is not None]
@@ -149,18 +159,29 @@ def accuracy_vs_eps(
                 zorder=2,
             )
     _dress(target, curves, attacks, title)
-    if axes is None:
-        figure.legend(
-            *target.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=max(1, min(4, 90 // (6 + max(len(t) for t in target.get_legend_handles_labels()[1])))),
-            fontsize=style.SMALL,
-            labelcolor=style.INK,
-            frameon=False,
-        )
-    else:
-        target.legend(fontsize=style.SMALL, labelcolor=style.INK, frameon=False)
-    return figure
+    look: dict[str, Any] = {"fontsize": style.SMALL, "labelcolor": style.INK, "frameon": False}
+    if axes is not None:
+        target.legend(handles=entries, **look)
+        return figure
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns, **look)
+    return style.settle(figure)
+
+
+def _line(marker: str) -> dict[str, Any]:
+    return {"linewidth": 1.8, "marker": marker, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+
+
+def _legend_entries(
+    models: Sequence[str], colours: Mapping[str, str], markers: Mapping[str, str], strokes: Mapping[str, Any]
+) -> list[Line2D]:
+    """One entry per model, and if there are several attacks, one for the line style of each."""
+    entries = [Line2D([], [], color=colours[model], label=model, **_line(markers[model])) for model in models]
+    if len(strokes) > 1:
+        entries += [
+            Line2D([], [], color=style.GREY, linestyle=stroke, linewidth=1.8, label=attack)
+            for attack, stroke in strokes.items()
+        ]
+    return entries
 
 
 def describe(curves: Iterable[AccuracyCurve]) -> str:
@@ -174,7 +195,7 @@ def describe(curves: Iterable[AccuracyCurve]) -> str:
 
 def _dress(axes: Axes, curves: Sequence[AccuracyCurve], attacks: Sequence[str], title: str | None) -> None:
     norm, benchmark = curves[0].norm, curves[0].benchmark
-    under = f" under {attacks[0]}" if len(attacks) == 1 else ""
+    under = f" under {attacks[0]}" if len(attacks) == 1 and len(attacks[0]) < 40 else ""
     axes.set_xlabel(f"{norm} eps (pixels in [0, 1])")
     axes.set_ylabel("accuracy")
     axes.set_title(f"Accuracy on {benchmark}{under}" if title is None else title)
@@ -184,7 +205,7 @@ def _dress(axes: Axes, curves: Sequence[AccuracyCurve], attacks: Sequence[str], 
     style.tidy(axes, grid=True)
     if norm in ("Linf", "L2"):
         upper = axes.secondary_xaxis("top", functions=(_to_levels, _from_levels))
-        upper.set_xlabel(f"{norm} eps (255ths)", fontsize=style.SMALL, color=style.GREY)
+        upper.set_xlabel(f"{norm} eps in 1/255", fontsize=style.SMALL, color=style.GREY)
         upper.tick_params(labelsize=style.SMALL, colors=style.GREY, length=3, width=0.8)
         upper.spines["top"].set_visible(False)
 

@@ -64,7 +64,7 @@ def corruption_heatmap(
     for axes in panels[-1]:
         axes.set_xlabel("severity", fontsize=style.NORMAL, color=style.INK)
     style.heading(figure, f"Error in % on corrupted {benchmark}" if title is None else title)
-    return figure
+    return style.settle(figure)
 
 
 def corruption_benchmarks(records: Sequence[Record]) -> tuple[str, ...]:

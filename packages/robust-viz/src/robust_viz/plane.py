@@ -14,6 +14,7 @@ from robust_viz._purity import Model, logits_of
 Norm = Literal["l2", "linf"]
 RAYS = 360
 RINGS = 32  # steps outwards before a crossing is bisected
+HALVINGS = 5  # of a step: 32 * 2^5 is a thousandth
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,10 +66,10 @@ class Plane:
         """Which of the points (M, 2) are not classified as the label, bool (M,)."""
         return self.look(offsets)[0] != self.label
 
-    def crossings(self, directions: Tensor, reach: float) -> Tensor:
+    def crossings(self, directions: Tensor, reach: float, halvings: int = HALVINGS) -> Tensor:
         """How far along each of the `directions` (R, 2) the label is lost first, up to `reach`; inf if it is not.
 
-        Looks in `RINGS` steps and then bisects to a thousandth of `reach`.
+        Looks in `RINGS` steps and then bisects, as a rule to a thousandth of `reach`.
 
         Returns:
             Lengths in units of `directions`, float64 (R,); upper bounds of the true distance to another class.
@@ -83,7 +84,7 @@ class Plane:
             hit = self.is_wrong(directions[open_] * radius)
             high[open_[hit]] = radius
             low[open_[~hit]] = radius
-        return self._bisect(directions, low, high)
+        return self._bisect(directions, low, high, halvings)
 
     def nearest(self, reach: float) -> tuple[float, tuple[float, float]]:
         """The least distance at which the label is lost over 360 rays, up to `reach`, and the point where.
@@ -109,9 +110,9 @@ class Plane:
         rays = torch.stack([angle.cos(), angle.sin()], dim=1)
         return rays if self.norm == "l2" else rays / rays.abs().sum(1, keepdim=True)
 
-    def _bisect(self, directions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def _bisect(self, directions: Tensor, low: Tensor, high: Tensor, halvings: int = HALVINGS) -> Tensor:
         found = high.isfinite()
-        for _ in range(math.ceil(math.log2(1000 / RINGS))):
+        for _ in range(halvings):
             if not found.any():
                 break
             middle = (low[found] + high[found]) / 2

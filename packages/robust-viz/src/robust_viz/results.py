@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,6 +64,8 @@ Source = Mapping[str, Any] | ResultLike | Record | str | os.PathLike[str]
 def read_run(run: str | os.PathLike[str]) -> tuple[Record, ...]:
     """All results of a run folder: `result.json` in it, or `<model>/result.json` one level below, in order of name.
 
+    Models that share a name get the name of their folder beside it.
+
     Raises:
         FileNotFoundError: if there is no such folder, or no result in it.
         ValueError: if a file is not a result.
@@ -75,7 +77,12 @@ def read_run(run: str | os.PathLike[str]) -> tuple[Record, ...]:
     files = [own] if own.is_file() else sorted(folder.glob("*/result.json"))
     if not files:
         raise FileNotFoundError(f"no result.json in {folder} nor in its sub-folders: has `robust-bench run` finished?")
-    return tuple(read(file) for file in files)
+    records = [read(file) for file in files]
+    names = [record.model for record in records]
+    return tuple(
+        replace(record, model=f"{record.model} ({file.parent.name})") if names.count(record.model) > 1 else record
+        for record, file in zip(records, files, strict=True)
+    )
 
 
 def read_all(sources: Source | Sequence[Source]) -> tuple[Record, ...]:
@@ -93,6 +100,9 @@ def read_all(sources: Source | Sequence[Source]) -> tuple[Record, ...]:
             records.extend(read_run(source))
         else:
             records.append(read(source))
+    names = [record.model for record in records]
+    if len(set(names)) < len(names):
+        raise ValueError(f"models need names of their own, got {', '.join(names)}: rename one in its result.json")
     if not records:
         raise ValueError("no results were given: pass a run folder, paths of result.json files or Result objects")
     return tuple(records)

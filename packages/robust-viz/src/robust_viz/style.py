@@ -39,6 +39,12 @@ def model_colours(models: Iterable[str]) -> dict[str, str]:
     return {model: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, model in enumerate(dict.fromkeys(models))}
 
 
+def model_markers(models: Iterable[str]) -> dict[str, str]:
+    """One marker per model, shifted with every round of colours: up to 49 models differ in one of the two."""
+    count = len(MODEL_MARKERS)
+    return {model: MODEL_MARKERS[(i + i // count) % count] for i, model in enumerate(dict.fromkeys(models))}
+
+
 def class_colours(classes: Sequence[int]) -> dict[int, str]:
     """Colours for up to ten classes, by the class and not by the figure: class 3 is the same everywhere.
 
@@ -54,10 +60,30 @@ def class_colours(classes: Sequence[int]) -> dict[int, str]:
     return colours
 
 
+def legend_columns(labels: Iterable[str], width: float, most: int) -> int:
+    """How many columns of these labels fit below a figure of `width` inches."""
+    letters = 12.5 * width  # small ones
+    return max(1, min(most, int(letters / (7 + max(len(label) for label in labels)))))
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty white figure in inches that lays itself out, known to nobody else: no pyplot."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
     return Figure(figsize=(width, height), dpi=100, facecolor="white", layout=layout)
+
+
+def settle(figure: Figure) -> Figure:
+    """Lay out a finished figure for good, so that it looks the same however often and wherever it is drawn.
+
+    The layout of square axes beside a legend moves from draw to draw before it comes to rest. Dollar signs in the
+    names of models are taken as they are, not as formulae.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    for _ in range(4):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 def tidy(axes: Axes, *, grid: bool = False) -> None:
