@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_bench import benchmarks
+from robust_bench.benchmarks import Sweep
 from robust_bench.report import write_report
 from robust_bench.runner import Run
 from robust_bench.tables import render, table
@@ -31,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "list":
                     _list()
                 case "run":
-                    settings = parser.instantiate_classes(given).run
+                    settings = given.run.as_dict()
                     settings.pop("config", None)
-                    _run(Run(**settings))
+                    _run(Run(**settings | {"attack": Sweep(**settings["attack"])}))
                 case "report":
                     print_path("report", write_report(given.report.run, given.report.out))
     except KeyboardInterrupt:

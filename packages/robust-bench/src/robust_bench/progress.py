@@ -56,6 +56,7 @@ def bar(name: str, total: int | None, show: bool | None) -> Iterator[Bar]:
     if not (sys.stderr.isatty() if show is None else show):
         yield Bar(None, TaskID(0))
         return
+    console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -63,8 +64,8 @@ def bar(name: str, total: int | None, show: bool | None) -> Iterator[Bar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[running]}", markup=False),
-        console=Console(stderr=True),
-        transient=True,
+        console=console,
+        transient=console.is_terminal,  # elsewhere, as in a log, its last state is what is written
     )
     with progress:
         yield Bar(progress, progress.add_task(Text(name).plain, total=total, running=""))

@@ -1,8 +1,9 @@
 """Corrupt images as ImageNet-C does, with draws that belong to the image."""
 
+import functools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -23,7 +24,7 @@ _TABLE = {corruption.name: corruption for corruption in (*NOISE, *WEATHER, *DIGI
 CORRUPTIONS = tuple(_TABLE)
 GROUPS = {name: corruption.group for name, corruption in _TABLE.items()}
 
-_CHUNK = 4 * 3 * 224 * 224  # values that are worked on at once: four images of ImageNet's size stay in the cache
+_CHUNK = 2 * 3 * 224 * 224  # values that are worked on at once: two images of ImageNet's size stay in the cache
 _KEEP = 1e-6  # added before truncation, in [0, 1] units: rounding in float32 must not lower an exact grey level
 
 
@@ -71,13 +72,12 @@ def corrupt(
     corruption = _check(name, preset, variant, precision)
     _check_levels(images)
     _check_size(images, preset)
-    random = ImageRandom(seed, _ids(ids, len(images)))
+    keys = _keys(ImageRandom(seed, _ids(ids, len(images))), name, images.device)
     severities = _severities(severity, len(images))
     out = torch.empty_like(images, memory_format=torch.contiguous_format)
     for level, chosen in _chunks(severities, images):
         chunk = images[chosen]
-        some = random[chosen if isinstance(chosen, slice) else chosen.cpu()]
-        draws = _draw(corruption, level, preset, some, chunk)
+        draws = _draw(corruption, level, preset, keys, chosen, chunk.shape)
         out[chosen] = _apply_levels(corruption, chunk, PRESETS[preset].constants[name][level - 1], draws, precision)
     return out
 
@@ -100,19 +100,19 @@ def sample(
     corruption = _check(name, preset, variant, "float32")
     if len(shape) != 4:
         raise ValueError(f"shape must be (N, C, H, W), got {tuple(shape)}")
-    like = torch.empty((0, *shape[1:]), device=device)
     severities = _severities(severity, shape[0])
     if random.ids is None:
         random = ImageRandom(random.seed, torch.arange(shape[0]))
+    keys = _keys(random, name, torch.device("cpu" if device is None else device))
     parts: list[tuple[Tensor, Draws]] = []
     for level in SEVERITIES:
         chosen = torch.nonzero(severities == level)[:, 0]
         if len(chosen) or (level == SEVERITIES[0] and shape[0] == 0):
-            parts.append((chosen, _draw(corruption, level, preset, random[chosen], like)))
+            parts.append((chosen, _draw(corruption, level, preset, keys, chosen, (len(chosen), *shape[1:]))))
     order = torch.argsort(torch.cat([chosen for chosen, _ in parts]))
     fields = {
-        field: torch.cat([draws.fields[field] for _, draws in parts])[order.to(like.device)]
-        for field in parts[0][1].fields
+        field: torch.cat([draws.fields[field] for _, draws in parts])[order.to(some.device)]
+        for field, some in parts[0][1].fields.items()
     }
     return Draws(count=shape[0], fields=fields)
 
@@ -162,14 +162,28 @@ def apply(
     return out
 
 
-def _draw(corruption: Corruption, level: int, preset: str, random: ImageRandom, like: Tensor) -> Draws:
-    channels, height, width = like.shape[1:]
+def _keys(random: ImageRandom, name: str, device: torch.device) -> Callable[[int, str], Tensor]:
+    """Give the keys of all images for a severity and a purpose, on `device`; each is made once."""
 
-    def key(purpose: str) -> Tensor:
-        return random.keys(f"corruption/{corruption.name}/{level}/{purpose}").to(like.device)
+    @functools.cache
+    def keys(level: int, purpose: str) -> Tensor:
+        return random.keys(f"corruption/{name}/{level}/{purpose}").to(device)
 
+    return keys
+
+
+def _draw(
+    corruption: Corruption,
+    level: int,
+    preset: str,
+    keys: Callable[[int, str], Tensor],
+    chosen: slice | Tensor,
+    shape: Sequence[int],
+) -> Draws:
+    count, channels, height, width = shape
     constant = PRESETS[preset].constants[corruption.name][level - 1]
-    return Draws(count=len(random), fields=corruption.sample(key, (channels, height, width), constant))
+    fields = corruption.sample(lambda purpose: keys(level, purpose)[chosen], (channels, height, width), constant)
+    return Draws(count=count, fields=fields)
 
 
 def _apply_levels(

@@ -37,8 +37,8 @@ def pixelate_levels(levels: Tensor, scale: float) -> Tensor:
     """Shrink uint8 images by averaging boxes and enlarge them again by repeating pixels, as Pillow does.
 
     The sizes between are int(scale W) and int(scale H), at least 1. First the rows and then the columns are averaged,
-    each with Pillow's integer weights and rounding, so that the bytes are equal to Pillow's. (Since version 13 Pillow takes
-    the columns first where an image is much higher than wide; that order is not followed, and moves single levels.)
+    each with Pillow's integer weights and rounding, so that the bytes are equal to Pillow's. (Pillow 13 takes the
+    columns first in some tall images; that order is not followed, it moves single levels.)
     """
     height, width = levels.shape[-2:]
     small_height, small_width = max(1, int(scale * height)), max(1, int(scale * width))

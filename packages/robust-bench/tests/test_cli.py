@@ -1,0 +1,138 @@
+"""The command, called as a function; once as a process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from robust_bench.cli import main
+from robust_models import create_model, save_weights
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    save_weights(create_model("small_cnn_8"), folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def test_list_names_every_benchmark(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
+        "digits", "digits-c", "digits-pgd", "folder", "folder-c", "folder-pgd",
+    ]  # fmt: skip
+
+
+def test_run_and_report(tmp_path, weights, capsys):
+    out = tmp_path / "run"
+    code = main([
+        "run", "--model", "small_cnn_8", "--weights", str(weights), "--benchmarks", "digits,digits-pgd",
+        "--out", str(out), "--device", "cpu", "--seed", "3", "--batch_size", "200",
+        "--attack.steps", "2", "--attack.restarts", "1", "--attack.eps", "[0.1,0.2]",
+    ])  # fmt: skip
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, "")
+    assert "PGD-2, Linf 0.2" in shown.out
+    assert str(out / "result.json") in shown.out
+    document = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert (document["model"], document["seed"]) == ("trained", 3)
+    assert [row["settings"].get("eps") for row in document["rows"]] == [None, 0.1, 0.2]
+    assert document["settings"]["model"]["weights"] == "../trained/model.safetensors"
+    assert main(["report", str(out)]) == 0
+    assert "Linf" in (out / "report" / "index.html").read_text(encoding="utf-8")
+    assert main(["report", str(out), "--out", str(tmp_path / "site")]) == 0
+    assert (tmp_path / "site" / "index.html").is_file()
+
+
+def test_a_configuration_file_with_overrides(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "model: small_cnn_8\npretrained: false\nbenchmarks: [digits, digits-pgd]\ndevice: cpu\n"
+        "attack:\n  steps: 7\n  restarts: 1\n  eps: [0.1]\n",
+        encoding="utf-8",
+    )
+    assert main(["run", "--config", str(config), "--out", str(tmp_path), "--attack.steps", "1"]) == 0
+    document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert [row["condition"] for row in document["rows"]] == ["clean", "PGD-1, Linf 0.1"]
+
+
+RUN = ["run", "--model", "small_cnn_8", "--out", "out", "--device", "cpu", "--benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([*RUN, "digits"], "has no weights: give --weights FILE"),
+        ([*RUN, "digits", "--weights", "none.pt"], "no file of weights none.pt"),
+        ([*RUN, "imagenet"], "unknown benchmark 'imagenet': choose from digits"),
+        ([*RUN, "folder"], "--data DIR"),
+        ([*RUN, "folder", "--data", "nowhere"], "no image folder nowhere"),
+        (
+            ["run", "--model", "small_cnn_9", "--pretrained", "false", "--out", "o", "--benchmarks", "digits"],
+            "small_cnn_9",
+        ),
+        (["report", "nowhere"], "no run folder nowhere"),
+        (["report", "."], "no results in ."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_errors_are_one_line_and_code_2(arguments, word, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("robust-bench: ")
+    assert shown.err.count("\n") == 1
+    assert word in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["merge"], ["run"], [*RUN, "digits", "--attack.steps", "many"]])
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_and_version(capsys):
+    for arguments, word in ((["run", "--help"], "--attack.eps"), (["--help"], "report"), (["--version"], "0.")):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert word in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_cleanly(tmp_path, monkeypatch, capsys):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.nn.Module, "eval", stop)
+    assert main([*RUN[:4], str(tmp_path / "out"), *RUN[5:], "digits", "--pretrained", "false"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_warnings_are_lines_for_readers(tmp_path, monkeypatch, capsys):
+    (tmp_path / "theirs.py").write_text(
+        "from torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("warnings.filters", [])
+    assert main(["run", "--model", "theirs:build", "--out", "out", "--benchmarks", "digits", "--device", "cpu"]) == 0
+    assert "robust-bench: warning: the model's outputs are probabilities" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "robust_bench", "report", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "robust-bench: no run folder nowhere: `robust-bench run --out nowhere` writes one\n"

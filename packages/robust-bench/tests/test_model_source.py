@@ -1,0 +1,114 @@
+"""Models by name, file and factory."""
+
+import sys
+
+import pytest
+import torch
+from robust_bench.model_source import ModelSource, sha256
+from robust_models import create_model, save_weights
+from torch import nn
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "model.safetensors"
+    save_weights(create_model("small_cnn_8"), path)
+    return path
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of the user's in the current folder."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "def conv():\n    return nn.Conv2d(3, 10, 8)\n"
+        "def broken():\n    return 1 / 0\n"
+        "def number():\n    return 5\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "mine"
+    sys.modules.pop("mine", None)
+
+
+def test_a_name_with_weights(weights):
+    source = ModelSource(spec="small_cnn_8", weights=weights)
+    model = source.build(num_classes=10, in_chans=1)
+    torch.manual_seed(0)
+    expected = create_model("small_cnn_8")
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(model(images), expected(images))
+    about = source.describe(model, weights.parent / "run")
+    assert about == {
+        "spec": "small_cnn_8",
+        "weights": "../model.safetensors",
+        "sha256": sha256(weights),
+        "pretrained": False,
+        "num_classes": 10,
+        "in_chans": 1,
+        "parameters": 62_250,
+    }
+
+
+def test_the_data_decide_about_classes_and_channels():
+    model = ModelSource(spec="timm:resnet18", pretrained=False).build(num_classes=7, in_chans=1)
+    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 7)
+    source = ModelSource(spec="timm:resnet18", pretrained=False, num_classes=5)
+    model = source.build(num_classes=7, in_chans=3)
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
+    assert source.describe(model, model_folder())["in_chans"] == 3
+
+
+def model_folder():
+    from pathlib import Path
+
+    return Path("run")
+
+
+def test_published_weights_are_asked_for_only_where_they_should(monkeypatch):
+    import robust_models
+
+    asked = []
+
+    def fake(name, *, pretrained=False, **settings):
+        asked.append((name, pretrained))
+        return nn.Conv2d(3, 4, 1)
+
+    monkeypatch.setattr(robust_models, "create_model", fake)
+    ModelSource(spec="timm:resnet18").build(num_classes=4, in_chans=3)
+    ModelSource(spec="timm:resnet18", pretrained=False).build(num_classes=4, in_chans=3)
+    ModelSource(spec="resnet18", pretrained=True).build(num_classes=4, in_chans=3)
+    assert asked == [("resnet18", True), ("resnet18", False), ("resnet18", True)]
+
+
+def test_a_factory_in_the_current_folder(module):
+    source = ModelSource(spec=f"{module}:build")
+    model = source.build(num_classes=10, in_chans=1)
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert source.describe(model, model_folder())["weights"] is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "word"),
+    [
+        ("small_cnn_8", ValueError, "no weights: give --weights FILE, or --pretrained false"),
+        ("nowhere.at_all:build", ValueError, r"cannot import 'nowhere\.at_all'"),
+        ("mine:nothing", ValueError, "no function 'nothing'"),
+        ("mine:number", TypeError, r"must return a torch\.nn\.Module, got int"),
+        ("mine:broken", RuntimeError, r"mine:broken\(\) failed"),
+        ("mine:conv", ValueError, "3 channels, the data have 1"),
+    ],
+)
+def test_what_cannot_be_built_is_an_error(module, spec, kind, word):
+    with pytest.raises(kind, match=word):
+        ModelSource(spec=spec).build(num_classes=10, in_chans=1)
+
+
+def test_unknown_names_and_missing_files_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="small_cnn_9"):
+        ModelSource(spec="small_cnn_9", pretrained=False).build(num_classes=10, in_chans=1)
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        ModelSource(spec="small_cnn_8", weights=tmp_path / "none.safetensors").build(num_classes=10, in_chans=1)

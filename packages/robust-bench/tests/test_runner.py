@@ -1,0 +1,78 @@
+"""One run over several benchmarks."""
+
+import pytest
+from PIL import Image
+from robust_bench import Result
+from robust_bench.benchmarks import Sweep
+from robust_bench.runner import Run, join
+
+SMALL = Sweep(eps=(0.1,), steps=2, restarts=1)
+
+
+def run(folder, **changes):
+    settings = {
+        "model": "small_cnn_8",
+        "benchmarks": "digits,digits-c, digits-pgd",
+        "out": folder,
+        "pretrained": False,
+        "device": "cpu",
+        "batch_size": 450,
+        "attack": SMALL,
+    }
+    return Run(**settings | changes)
+
+
+def test_a_run_writes_one_result_with_every_condition_once(tmp_path):
+    result = run(tmp_path / "a", name="untrained", seed=4)()
+    assert Result.load(tmp_path / "a" / "result.json") == result
+    assert result.benchmark == "digits,digits-c,digits-pgd"
+    assert (result.model, result.seed) == ("untrained", 4)
+    labels = [(row.benchmark, row.condition) for row in result.rows]
+    assert labels[0] == ("digits", "clean")
+    assert labels[-1] == ("digits-pgd", "PGD-2, Linf 0.1")
+    assert len(labels) == len(set(labels)) == 22
+    assert result.settings["model"]["spec"] == "small_cnn_8"
+    assert set(result.settings["data"]) == {"digits", "digits-c", "digits-pgd"}
+
+
+def test_a_benchmark_that_adds_nothing_has_no_rows(tmp_path):
+    result = run(tmp_path, benchmarks=["digits", "digits", "digits"])()
+    assert [row.condition for row in result.rows] == ["clean"]
+
+
+def test_a_folder_is_resized_to_the_models_own_size(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.effect_noise((50, 40), 50).convert("RGB").save(tmp_path / "data" / name / "0.png")
+    settings = {"model": "small_cnn_32", "benchmarks": "folder", "data": tmp_path / "data", "workers": 0}
+    result = run(tmp_path, **settings)()
+    assert result.settings["data"]["folder"]["preprocessing"]["steps"] == "Resize(32, bilinear), CenterCrop(32)"
+    assert result.settings["model"]["num_classes"] == 2
+    result = run(tmp_path, **settings | {"model": "timm:resnet18", "size": 64})()
+    assert result.settings["data"]["folder"]["preprocessing"]["size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"benchmarks": " , "}, "at least one benchmark"),
+        ({"benchmarks": "digits,nothing"}, "unknown benchmark 'nothing'"),
+        ({"benchmarks": "folder"}, "needs a folder"),
+    ],
+)
+def test_impossible_runs_are_errors_and_write_nothing(tmp_path, changes, word):
+    with pytest.raises(ValueError, match=word):
+        run(tmp_path / "out", **changes)()
+    assert not (tmp_path / "out").exists()
+
+
+def test_different_data_need_runs_of_their_own(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="different data"):
+        run(tmp_path / "out", benchmarks="digits,folder", data=tmp_path)()
+
+
+def test_nothing_cannot_be_joined():
+    with pytest.raises(ValueError, match="no result"):
+        join([])
