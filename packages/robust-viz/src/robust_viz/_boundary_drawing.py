@@ -30,7 +30,7 @@ def one(boundary: DecisionBoundary, class_names: Sequence[str] | None, title: st
     """Draw one boundary, into `axes` or into a new figure with a legend."""
     name = _namer(class_names)
     others = _others([boundary])
-    figure = style.new_figure(4.8, 5.3) if axes is None else axes.get_figure(root=True)
+    figure = style.new_figure(4.8, 5.3) if axes is None else axes.figure.figure
     assert isinstance(figure, Figure)
     target = figure.add_subplot() if axes is None else axes
     _draw(target, boundary, others, name)

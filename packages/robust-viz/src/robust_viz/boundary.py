@@ -246,11 +246,15 @@ def _default_extent(plane: Plane, prediction: int) -> float:
 def _map(plane: Plane, prediction: int, extent: float, points: int, seed: int) -> DecisionBoundary:
     offsets = (torch.arange(points, dtype=torch.float64) * 2 - (points - 1)) * (extent / (points - 1))
     along, across = torch.meshgrid(offsets, offsets, indexing="ij")
-    classes, margins, inside = plane.look(torch.stack([across.flatten(), along.flatten()], dim=1))
+    grid = torch.stack([across.flatten(), along.flatten()], dim=1)
+    classes, margins, inside = plane.look(grid)
     if prediction == plane.label:
         axes = torch.tensor([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
         up, down, right, left = plane.crossings(axes, extent).tolist()
-        least, least_at = plane.nearest(extent)
+        least, least_at = _nearest(plane, extent, grid[classes != plane.label], 2 * extent / (points - 1))
+        for length, axis in zip((up, down, right, left), axes.tolist(), strict=True):
+            if length < least:
+                least, least_at = length, (axis[0] * length, axis[1] * length)
     else:
         up = down = right = left = least = 0.0
         least_at = (0.0, 0.0)
@@ -273,6 +277,14 @@ def _map(plane: Plane, prediction: int, extent: float, points: int, seed: int) -
         least=least,
         least_at=least_at,
     )
+
+
+def _nearest(plane: Plane, extent: float, wrong: Tensor, spacing: float) -> tuple[float, tuple[float, float]]:
+    """The least distance over all rays, looked for from just inside the nearest `wrong` point (M, 2) of the map."""
+    length = plane.length(wrong)
+    if not (length <= extent).any():
+        return math.inf, (math.inf, math.inf)
+    return plane.nearest(extent, max(0.0, float(length.min()) - 2 * spacing))
 
 
 def _check_image(image: Tensor) -> Tensor:

@@ -129,9 +129,7 @@ def accuracy_vs_eps(
     entries = _legend_entries(list(dict.fromkeys(curve.model for curve in curves)), colours, markers, strokes)
     columns = style.legend_columns([str(entry.get_label()) for entry in entries], WIDTH, 4)
     figure = (
-        style.new_figure(WIDTH, 3.7 + 0.19 * math.ceil(len(entries) / columns))
-        if axes is None
-        else axes.get_figure(root=True)
+        style.new_figure(WIDTH, 3.7 + 0.19 * math.ceil(len(entries) / columns)) if axes is None else axes.figure.figure
     )
     assert isinstance(figure, Figure)
     target = figure.add_subplot() if axes is None else axes

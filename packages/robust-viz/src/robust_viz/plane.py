@@ -86,16 +86,17 @@ class Plane:
             low[open_[~hit]] = radius
         return self._bisect(directions, low, high, halvings)
 
-    def nearest(self, reach: float) -> tuple[float, tuple[float, float]]:
+    def nearest(self, reach: float, start: float = 0.0) -> tuple[float, tuple[float, float]]:
         """The least distance at which the label is lost over 360 rays, up to `reach`, and the point where.
 
-        Walks outwards over all rays at once and stops at the first ring that is hit.
+        Walks outwards over all rays at once and stops at the first ring that is hit. Costs 360 images per ring, so
+        `start` says up to where there is nothing to be found.
 
         Returns:
             The distance in the plane's norm, inf if there is none, and (across, along).
         """
         rays = self.rays()
-        for ring in range(1, RINGS + 1):
+        for ring in range(int(min(start / reach, 1) * RINGS) + 1, RINGS + 1):
             hit = self.is_wrong(rays * (reach * ring / RINGS))
             if hit.any():
                 low = torch.full((int(hit.sum()),), reach * (ring - 1) / RINGS, dtype=torch.float64)
@@ -104,11 +105,15 @@ class Plane:
                 return float(lengths.min()), (across, along)
         return math.inf, (math.inf, math.inf)
 
+    def length(self, offsets: Tensor) -> Tensor:
+        """How far points (..., 2) of the plane are from the image, in the norm."""
+        return offsets.norm(dim=-1) if self.norm == "l2" else offsets.abs().sum(-1)
+
     def rays(self) -> Tensor:
         """Directions (360, 2) of norm 1, one per degree; in "linf" they lie on the diamond |across| + |along| = 1."""
         angle = torch.arange(RAYS, dtype=torch.float64) * (2 * math.pi / RAYS)
         rays = torch.stack([angle.cos(), angle.sin()], dim=1)
-        return rays if self.norm == "l2" else rays / rays.abs().sum(1, keepdim=True)
+        return rays / self.length(rays)[:, None]
 
     def _bisect(self, directions: Tensor, low: Tensor, high: Tensor, halvings: int = HALVINGS) -> Tensor:
         found = high.isfinite()
