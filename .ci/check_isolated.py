@@ -30,7 +30,7 @@ def closure(names: set[str], installed: set[str]) -> set[str]:
     while waiting:
         name = waiting.pop()
         seen.add(name)
-        lines = distribution(name).requires or []
+        lines = [line for line in distribution(name).requires or [] if "extra ==" not in line]
         required = {normal(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in lines}
         waiting |= (required & installed) - seen
     return seen
