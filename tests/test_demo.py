@@ -31,7 +31,8 @@ def test_demo_prints_a_table_and_leaves_results_figures_and_a_page(tmp_path):
         assert len(rows[model]) == 1 + 4 + 4 * 5
         assert {row["count"] for row in rows[model]} == {450}
         clean, *attacked = [row["value"] for row in rows[model][:5]]
-        assert [clean, *attacked] == sorted([clean, *attacked], reverse=True)  # a larger eps breaks no fewer images
+        assert max(attacked) <= clean  # robust images are right when clean
+        assert attacked[-1] <= attacked[0]
         assert f"{100 * clean:.1f}" in done.stdout
     figures = json.loads((tmp_path / "figures" / "index.json").read_text())["figures"]
     assert [figure["file"] for figure in figures] == [
