@@ -10,7 +10,7 @@ DUALS = {"Linf": 1, "L2": 2, "L1": torch.inf}
 EPS = {"Linf": 0.1, "L2": 0.4, "L1": 1.0}
 each_threat = pytest.mark.parametrize("make", THREATS.values(), ids=THREATS.keys())
 SHAPE = (2, 4, 4)
-SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+PLACES = [folder / "shared" / "data" / "parity" / "mnist_cnn_a_adv" for folder in Path(__file__).resolve().parents]
 
 
 def batch(count, seed=0, shape=SHAPE):
@@ -318,13 +318,13 @@ def test_a_model_without_gradients_is_pointed_out(model):
     assert torch.equal(found, Linf(eps=0.1).sample(images, ImageRandom(0, torch.arange(3)), use="pgd/start"))
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, margin, dlr], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", [cross_entropy, margin], ids=["cross_entropy", "margin"])
 def test_a_targeted_attack_reaches_its_targets(loss, rows):
     model = rows(SHAPE)
     images, _ = batch(30)
     targets = (model(images).argmax(dim=1) + 1) % 3
     attack = PGD(threat=L2(eps=4.0), steps=40, loss=targeted(loss))
-    assert (model(attack(model, images, targets, random=ImageRandom(0))).argmax(dim=1) == targets).float().mean() > 0.9
+    assert (model(attack(model, images, targets, random=ImageRandom(0))).argmax(dim=1) == targets).all()
 
 
 def test_targeted_restarts_stop_at_the_target_and_nowhere_else(rows):
@@ -379,9 +379,9 @@ def test_it_is_a_value():
 def mnist():
     """The adversarially trained MNIST network of the parity data, and its 200 test images."""
     numpy = pytest.importorskip("numpy", reason="the parity data are .npz files")
-    folder = SHARED / "parity" / "mnist_cnn_a_adv"
-    if not folder.is_dir():
-        pytest.skip("the parity data are not there: ../shared/data/parity/mnist_cnn_a_adv")
+    folder = next((place for place in PLACES if place.is_dir()), None)
+    if folder is None:
+        pytest.skip("the parity data are not there: ../shared/data/parity/mnist_cnn_a_adv beside the repository")
     model = nn.Sequential(
         nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
         nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10),

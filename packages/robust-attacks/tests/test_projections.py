@@ -90,8 +90,8 @@ def test_it_is_the_nearest_point_that_a_slow_float64_method_finds(make, batch):
     assert found.dtype == images.dtype
     for row, radius in enumerate(radii(threat, images)):
         expected = ORACLES[threat.name](images[row].double(), candidates[row].double(), radius)
-        # One unit in the last place of a pixel, since pixels are rounded towards the image.
-        atol = 1.2e-7 if images.dtype == torch.float32 else 1e-9
+        # float32: half a unit in the last place of a pixel, and as much as the projection aims inside the ball.
+        atol = 1.6e-7 if images.dtype == torch.float32 else 1e-9
         torch.testing.assert_close(found[row].double(), expected, rtol=0, atol=atol)
 
 

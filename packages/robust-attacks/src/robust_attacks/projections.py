@@ -8,33 +8,31 @@ import torch
 from torch import Tensor
 
 _PIXELS = (1, 2, 3)
-# Results are aimed this much (relatively) inside the ball, so that the rounding of float64 sums cannot carry them out
-# and projecting a second time changes nothing.
-_SLACK = 1e-12
+_SLACK = 1e-12  # relative room that the rounding of float64 sums may take
 
 
-def project_l2(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
+def project_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
     """Nearest point to each candidate in the L2 ball around its image and in the box.
 
     Solves `argmin_u ||u - candidate||_2` subject to `||u - image||_2 <= radius` and `0 <= u <= 1`. With v the
     candidate's offset and room the distance to the face of the box in its direction, the offset of the answer is
     `sign(v) min(sqrt(q) |v|, room)`, where q <= 1 is the root of `G(q) = sum min(q v^2, room^2) = radius^2`. G is
-    concave, so Newton's steps from q = 0 climb to the root, and have reached it once the set of entries below their
+    concave, so Newton's steps from before the root climb to it, and have reached it once the set of entries below their
     room stays the same.
 
     Args:
         images: (N, C, H, W) in [0, 1], float32 or float64.
+        origin: `images.double()`, which a caller with many candidates computes once.
         candidates: (N, C, H, W), any finite values.
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
     """
-    clipped, length = _clip(images, candidates, 2)
+    clipped, length = _clip(images, origin, candidates, 2)
     outside = length > radius
     if not bool(outside.any()):
         return clipped
-    origin = images.double()
     offsets = candidates.double() - origin
     squares, rooms = offsets.square(), _rooms(offsets, origin).square_()
-    wanted = torch.as_tensor(radius, dtype=torch.float64, device=images.device).square() * (1 - _SLACK)
+    wanted = _aim(images, radius).square()
     # The clipped candidate, shrunk onto the sphere, is where to start: past the root (the box cuts the shrunk candidate
     # less), but near. Newton's step from there lands at or before the root, since the tangent lies above G.
     factor = torch.where(outside, wanted / length.square(), 1.0)
@@ -48,7 +46,7 @@ def project_l2(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
         # is the same set, and the same set means that the last step has ended at the root.
         done |= slope == before
         factor = torch.where(done, factor, torch.maximum(factor, (wanted - fixed) / slope))
-    return torch.where(outside, _move(images, origin, offsets * factor.sqrt()), clipped)
+    return torch.where(outside, _move(images, origin, offsets.mul_(factor.sqrt()), radius, 2), clipped)
 
 
 def _piece(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +61,7 @@ def _piece(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tens
     return fixed, slope.clamp_(min=1e-300)
 
 
-def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
+def project_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
     """Nearest point (in L2) to each candidate in the L1 ball around its image and in the box.
 
     Solves `argmin_u ||u - candidate||_2` subject to `||u - image||_1 <= radius` and `0 <= u <= 1`: Croce and Hein,
@@ -75,24 +73,24 @@ def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
 
     Args:
         images: (N, C, H, W) in [0, 1], float32 or float64.
+        origin: `images.double()`, which a caller with many candidates computes once.
         candidates: (N, C, H, W), any finite values.
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
     """
-    clipped, length = _clip(images, candidates, 1)
+    clipped, length = _clip(images, origin, candidates, 1)
     outside = length > radius
     if not bool(outside.any()):
         return clipped
-    origin = images.double()
     offsets = candidates.double() - origin
     sizes, rooms = offsets.abs(), _rooms(offsets, origin)
-    wanted = torch.as_tensor(radius, dtype=torch.float64, device=images.device)
+    wanted = _aim(images, radius)
     high = 2 * sizes.amax(dim=_PIXELS, keepdim=True)
     low = torch.zeros_like(high)
     cut = low
     done = ~outside
     while not bool(done.all()):
         left = (sizes - cut).clamp_(min=0)
-        excess = torch.minimum(left, rooms).sum(dim=_PIXELS, keepdim=True) - wanted * (1 - _SLACK)
+        excess = torch.minimum(left, rooms).sum(dim=_PIXELS, keepdim=True) - wanted
         slope = torch.le(left, rooms, out=torch.empty_like(left)).mul_(left.sign_()).sum(dim=_PIXELS, keepdim=True)
         low = torch.where(excess > 0, torch.maximum(low, cut), low)
         high = torch.where(excess > 0, high, torch.minimum(high, cut))
@@ -105,19 +103,23 @@ def project_l1(images: Tensor, candidates: Tensor, radius: Tensor | float) -> Te
         cut = torch.where(done | solved, cut, torch.where(narrow, high, step))
         done |= solved | narrow
     moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).mul_(offsets.sign_())
-    return torch.where(outside, _move(images, origin, moves), clipped)
+    return torch.where(outside, _move(images, origin, moves, radius, 1), clipped)
 
 
-def _clip(images: Tensor, candidates: Tensor, order: int) -> tuple[Tensor, Tensor]:
+def _clip(images: Tensor, origin: Tensor, candidates: Tensor, order: int) -> tuple[Tensor, Tensor]:
     """The candidates clipped to the box, and how far from their images (N, 1, 1, 1) they then are.
 
     A clipped candidate inside the ball is the answer: its offset is sign(v) min(|v|, room).
     """
     clipped = candidates.clamp(0, 1).to(images.dtype)
-    offsets = clipped.double() - images
+    return clipped, _length(clipped - origin, order)
+
+
+def _length(offsets: Tensor, order: int) -> Tensor:
+    """The L1 or L2 length of float64 offsets, (N, 1, 1, 1); overwrites them."""
     if order == 1:
-        return clipped, offsets.abs_().sum(dim=_PIXELS, keepdim=True)
-    return clipped, offsets.square_().sum(dim=_PIXELS, keepdim=True).sqrt_()
+        return offsets.abs_().sum(dim=_PIXELS, keepdim=True)
+    return offsets.square_().sum(dim=_PIXELS, keepdim=True).sqrt_()
 
 
 def _rooms(offsets: Tensor, origin: Tensor) -> Tensor:
@@ -125,11 +127,17 @@ def _rooms(offsets: Tensor, origin: Tensor) -> Tensor:
     return torch.gt(offsets, 0, out=torch.empty_like(offsets)).sub_(origin).abs_()
 
 
-def _move(images: Tensor, origin: Tensor, moves: Tensor) -> Tensor:
-    """The images moved by float64 `moves` and clipped, each pixel rounded towards the image.
+def _aim(images: Tensor, radius: Tensor | float) -> Tensor:
+    """A radius so little smaller that pixels rounded to the nearest number rarely lie outside the ball."""
+    radius = torch.as_tensor(radius, dtype=torch.float64, device=images.device)
+    return radius * (1 - _SLACK) - (1e-7 * radius).clamp(max=torch.finfo(images.dtype).eps)
 
-    Rounding to nearest could carry the point out of the ball, by more than any tolerance when the ball is small.
-    """
+
+def _move(images: Tensor, origin: Tensor, moves: Tensor, radius: Tensor | float, order: int) -> Tensor:
+    """The images moved by float64 `moves` and clipped; where rounding leaves the ball, pixels are rounded inwards."""
     moved = (origin + moves).clamp_(0, 1).to(images.dtype)
-    too_far = (moved.double() - origin).abs_() > moves.abs()
+    outside = _length(moved - origin, order) > radius
+    if not bool(outside.any()):
+        return moved
+    too_far = outside & ((moved - origin).abs_() > moves.abs())
     return torch.where(too_far, torch.nextafter(moved, images), moved)

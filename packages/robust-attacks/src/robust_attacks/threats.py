@@ -176,12 +176,12 @@ class L2(_Ball):
 
     def project(self, images: Tensor, candidates: Tensor) -> Tensor:
         """The nearest inside point to each candidate; exact, see `projections.project_l2`."""
-        return project_l2(images, candidates, self.radii(images))
+        return self.projector(images)(candidates)
 
     def projector(self, images: Tensor) -> Projector:
         """`project` for given images."""
-        radii = self.radii(images)
-        return lambda candidates: project_l2(images, candidates, radii)
+        radii, origin = self.radii(images), images.double()
+        return lambda candidates: project_l2(images, origin, candidates, radii)
 
     def sample(self, images: Tensor, random: ImageRandom, *, use: str = "start", restart: int = 0) -> Tensor:
         """A uniform point of the ball, `x + eps U^(1/d) g / ||g||` with normal g, clipped to the box.
@@ -222,12 +222,12 @@ class L1(_Ball):
 
     def project(self, images: Tensor, candidates: Tensor) -> Tensor:
         """The nearest inside point (in L2) to each candidate; exact, see `projections.project_l1`."""
-        return project_l1(images, candidates, self.radii(images))
+        return self.projector(images)(candidates)
 
     def projector(self, images: Tensor) -> Projector:
         """`project` for given images."""
-        radii = self.radii(images)
-        return lambda candidates: project_l1(images, candidates, radii)
+        radii, origin = self.radii(images), images.double()
+        return lambda candidates: project_l1(images, origin, candidates, radii)
 
     def sample(self, images: Tensor, random: ImageRandom, *, use: str = "start", restart: int = 0) -> Tensor:
         """A uniform point of the ball, `x + eps S E / sum E` with d + 1 exponentials E, clipped to the box.
