@@ -45,6 +45,16 @@ def test_missing_cells_are_hatched_and_never_zero(make_result):
     assert len(hatched) == 2
 
 
+def test_two_presets_of_a_corruption_are_two_rows(make_result):
+    rows = [
+        make_result.row(value, kind="corruption", corruption="fog", severity=1, preset=preset)
+        for preset, value in (("imagenet", 0.4), ("cifar", 0.9))
+    ]
+    (axes,) = corruption_heatmap(make_result(rows=rows)).axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["fog, preset cifar", "fog, preset imagenet"]
+    assert cell_texts(axes) == {(0, 0): "10", (1, 0): "60"}
+
+
 def test_many_models_go_to_several_rows(make_result):
     figure = corruption_heatmap([make_result(f"m{i}", corruptions=CELLS) for i in range(5)])
     assert [axes.get_title() for axes in figure.axes] == ["m0", "m1", "m2", "m3", "m4", ""]

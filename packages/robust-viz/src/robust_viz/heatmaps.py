@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_viz import style
-from robust_viz.results import Record, Source, read_all
+from robust_viz.results import Record, Row, Source, read_all
 
 GROUPS = (
     ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
@@ -26,7 +26,8 @@ def corruption_heatmap(
     """Draw the error of models side by side: a row per corruption, a column per severity, and the mean of the row.
 
     Corruptions stand in the order noise, blur, weather, digital. All models share one colour scale. Cells without a
-    measurement are hatched, and a row with such cells has no mean.
+    measurement are hatched, and a row with such cells has no mean. Corruptions that were measured with several presets
+    have a row for each.
 
     Args:
         results: run folders, paths or contents of `result.json` files, or `robust_bench.Result` objects.
@@ -48,9 +49,10 @@ def corruption_heatmap(
     benchmark = measured[0] if benchmark is None else benchmark
     if benchmark not in measured:
         raise ValueError(f"no corruption was measured on {benchmark!r}: there are {', '.join(measured)}")
-    errors = {record.model: _errors(record, benchmark) for record in records}
+    telling = _telling(records, benchmark)
+    errors = {record.model: _errors(record, benchmark, telling) for record in records}
     errors = {model: cells for model, cells in errors.items() if cells}
-    names = sorted({name for cells in errors.values() for name, _ in cells}, key=lambda n: (ORDER.get(n, math.inf), n))
+    names = sorted({name for cells in errors.values() for name, _ in cells}, key=_place)
     severities = sorted({severity for cells in errors.values() for _, severity in cells} | set(SEVERITIES))
     columns = min(len(errors), 3)
     rows = math.ceil(len(errors) / columns)
@@ -81,13 +83,28 @@ def _is_corruption(settings: object) -> bool:
     )
 
 
-def _errors(record: Record, benchmark: str) -> dict[tuple[str, int], float]:
-    """The error, a fraction, for each corruption and severity."""
-    return {
-        (str(row.settings["corruption"]), int(row.settings["severity"])): 1 - row.value
-        for row in record.rows
-        if row.benchmark == benchmark and _is_corruption(row.settings)
-    }
+def _rows(record: Record, benchmark: str) -> list[Row]:
+    return [row for row in record.rows if row.benchmark == benchmark and _is_corruption(row.settings)]
+
+
+def _telling(records: Sequence[Record], benchmark: str) -> list[str]:
+    """The settings, such as the preset, that tell apart measurements of one corruption at one severity."""
+    settings = [row.settings for record in records for row in _rows(record, benchmark)]
+    keys = sorted({key for one in settings for key in one} - {"kind", "corruption", "severity"})
+    return [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+
+
+def _errors(record: Record, benchmark: str, telling: Sequence[str]) -> dict[tuple[str, int], float]:
+    """The error, a fraction, for each corruption (with what tells it from another of its name) and severity."""
+    errors = {}
+    for row in _rows(record, benchmark):
+        name = ", ".join([str(row.settings["corruption"]), *(f"{key} {row.settings.get(key)}" for key in telling)])
+        errors[name, int(row.settings["severity"])] = 1 - row.value
+    return errors
+
+
+def _place(name: str) -> tuple[float, str]:
+    return ORDER.get(name.split(",")[0], math.inf), name
 
 
 def _panel(
