@@ -1,7 +1,7 @@
 """Heat maps of the error under corruptions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def corruption_benchmarks(records: Sequence[Record]) -> tuple[str, ...]:
 
 def _is_corruption(settings: object) -> bool:
     return (
-        isinstance(settings, dict)
+        isinstance(settings, Mapping)
         and settings.get("kind") == "corruption"
         and isinstance(settings.get("severity"), int)
         and isinstance(settings.get("corruption"), str)
