@@ -2,11 +2,13 @@
 
 import contextlib
 import datetime
+import functools
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -182,10 +184,12 @@ class _Judge:
         return (logits.argmax(dim=1) == labels).cpu()
 
 
-def versions() -> dict[str, str]:
+@functools.cache
+def versions() -> Mapping[str, str]:
     """Give the versions that a result depends on."""
     names = ("torch", "timm", "numpy", "robust-attacks", "robust-models", "robust-bench")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    found = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return MappingProxyType(found)
 
 
 def _open(data: object) -> tuple[str, DataLoader[Any] | Dataset[Any], dict[str, Any]]:

@@ -5,7 +5,6 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
 from robust_bench.files import write_durably
 from robust_bench.report.run_folder import RunFolder
@@ -49,5 +48,5 @@ def render(run: RunFolder) -> str:
         results=run.results,
         sections=sections(run.results),
         figures=run.figures,
-        style=Markup(style),  # ours, and not escaped so that quotes in it stay quotes
+        style=style,
     )
