@@ -9,40 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_attacks.philox import philox
+
 _WORD = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
 _CHUNK = 1 << 15  # Philox blocks worked on at once: a few arrays of 256 KiB, small enough for the cache
-
-
-def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox-4x32-10: four random 32-bit words for every counter.
-
-    Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Integers below 2^32 are held in
-    int64; products wrap modulo 2^64 on every device, and the mask makes the arithmetic shift a logical one.
-
-    Args:
-        counter: four words, int64 tensors that broadcast against each other (or ints), each in [0, 2^32); the first
-            and the third must be tensors.
-        key: two ints in [0, 2^32).
-
-    Example:
-        >>> zero = torch.zeros(1, dtype=torch.int64)
-        >>> [f"{int(word):08x}" for word in philox((zero, zero, zero, zero), (0, 0))]
-        ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
-    """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        p, q = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = _high(q) ^ (c1 ^ k0), q & _WORD, _high(p) ^ (c3 ^ k1), p & _WORD
-        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return c0, c1, c2, c3  # type: ignore[return-value]  # tensors after the first round
-
-
-def _high(product: Tensor | int) -> Tensor | int:
-    return (product >> 32) & _WORD
 
 
 @functools.lru_cache(maxsize=1024)
@@ -281,7 +251,7 @@ class ImageRandom:
             for block in range(blocks.start, blocks.stop, width):
                 stop = min(block + width, blocks.stop)
                 c0 = torch.arange(block, stop, device=ids.device)[None]
-                made = torch.stack(philox((c0, c1, some & _WORD, _high(some)), key), dim=2).flatten(1)
+                made = torch.stack(philox((c0, c1, some & _WORD, some >> 32), key), dim=2).flatten(1)
                 low, high = max(start, 4 * block), min(start + count, 4 * stop)
                 wanted = convert(made[:, low - 4 * block : high - 4 * block])
                 out[row : row + height, low - start : high - start] = wanted

@@ -1,12 +1,13 @@
 """Threats: what an attacker may change, as a ball of radius eps around each image, cut by the box [0, 1]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from robust_attacks._radius import Eps, check_eps, radii_of, select_eps
 from robust_attacks.projections import project_l1, project_l2
 from robust_attacks.random import ImageRandom
 
@@ -26,7 +27,7 @@ class Threat(Protocol):
         ...
 
     @property
-    def eps(self) -> float | Sequence[float]:
+    def eps(self) -> Eps:
         """The radius in units of [0, 1] pixels, one number or one per image."""
         ...
 
@@ -65,46 +66,7 @@ class Threat(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ball:
-    """What the three balls share: the radius and the checks of it."""
-
-    eps: float | Sequence[float]
-    name: ClassVar[str] = ""
-    tolerance: ClassVar[float] = 1e-6
-
-    def __post_init__(self) -> None:
-        eps = _as_numbers(self.eps)
-        for number in eps if isinstance(eps, tuple) else (eps,):
-            if not 0 <= number < torch.inf:
-                raise ValueError(
-                    f"{self.name}: eps must be a finite number >= 0 in units of [0, 1] pixels, got {number}"
-                )
-        object.__setattr__(self, "eps", eps)
-
-    def radii(self, images: Tensor) -> Tensor | float:
-        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device.
-
-        Raises:
-            ValueError: if eps holds one number per image, but for another number of images.
-        """
-        if not isinstance(self.eps, Sequence):
-            return self.eps
-        if len(self.eps) != len(images):
-            raise ValueError(
-                f"{self.name} has eps for {len(self.eps)} images, but {len(images)} images were given: "
-                "pass one number, or one eps per image"
-            )
-        return torch.tensor(self.eps, dtype=torch.float64, device=images.device).reshape(-1, 1, 1, 1)
-
-    def select(self, index: Tensor) -> Self:
-        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
-        if not isinstance(self.eps, Sequence):
-            return self
-        return replace(self, eps=tuple(torch.tensor(self.eps, dtype=torch.float64)[index.cpu()].tolist()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linf(_Ball):
+class Linf:
     """Every pixel may change by at most eps.
 
     Args:
@@ -119,14 +81,16 @@ class Linf(_Ball):
         tensor([0.0000, 0.6000])
     """
 
+    eps: Eps
     name: ClassVar[str] = "Linf"
     tolerance: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        largest = max(self.eps, default=0.0) if isinstance(self.eps, Sequence) else self.eps
+        eps = check_eps(self.name, self.eps)
+        largest = max(eps, default=0.0) if isinstance(eps, tuple) else eps
         if largest > 1:
             raise ValueError(f"Linf: eps is in units of [0, 1] pixels, got {largest}: did you mean {largest:g} / 255?")
+        object.__setattr__(self, "eps", eps)
 
     def project(self, images: Tensor, candidates: Tensor) -> Tensor:
         """The nearest inside point to each candidate: pixels clamped to [x - eps, x + eps] and [0, 1]."""
@@ -155,9 +119,17 @@ class Linf(_Ball):
         """The largest change of a pixel, float64 (N,)."""
         return (others.double() - images).abs_().amax(dim=_PIXELS)
 
+    def radii(self, images: Tensor) -> Tensor | float:
+        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device."""
+        return radii_of(self.name, self.eps, images)
+
+    def select(self, index: Tensor) -> Self:
+        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
+        return replace(self, eps=select_eps(self.eps, index))
+
 
 @dataclass(frozen=True, kw_only=True)
-class L2(_Ball):
+class L2:
     """The Euclidean length of the change of an image is at most eps.
 
     Args:
@@ -172,7 +144,12 @@ class L2(_Ball):
         tensor([0.9899, 1.0000])
     """
 
+    eps: Eps
     name: ClassVar[str] = "L2"
+    tolerance: ClassVar[float] = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", check_eps(self.name, self.eps))
 
     def project(self, images: Tensor, candidates: Tensor) -> Tensor:
         """The nearest inside point to each candidate; exact, see `projections.project_l2`."""
@@ -201,9 +178,17 @@ class L2(_Ball):
         """The Euclidean length of the change, float64 (N,)."""
         return _norm(others.double() - images, 2).flatten()
 
+    def radii(self, images: Tensor) -> Tensor | float:
+        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device."""
+        return radii_of(self.name, self.eps, images)
+
+    def select(self, index: Tensor) -> Self:
+        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
+        return replace(self, eps=select_eps(self.eps, index))
+
 
 @dataclass(frozen=True, kw_only=True)
-class L1(_Ball):
+class L1:
     """The changes of all pixels of an image add up to at most eps.
 
     Args:
@@ -218,7 +203,12 @@ class L1(_Ball):
         tensor([0.7500, 0.5000])
     """
 
+    eps: Eps
     name: ClassVar[str] = "L1"
+    tolerance: ClassVar[float] = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", check_eps(self.name, self.eps))
 
     def project(self, images: Tensor, candidates: Tensor) -> Tensor:
         """The nearest inside point (in L2) to each candidate; exact, see `projections.project_l1`."""
@@ -263,13 +253,13 @@ class L1(_Ball):
         """The sum of the changes of all pixels, float64 (N,)."""
         return _norm(others.double() - images, 1).flatten()
 
+    def radii(self, images: Tensor) -> Tensor | float:
+        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device."""
+        return radii_of(self.name, self.eps, images)
 
-def _as_numbers(eps: Any) -> float | tuple[float, ...]:
-    if isinstance(eps, Tensor):
-        eps = eps.tolist()
-    if isinstance(eps, Sequence) and not isinstance(eps, str):
-        return tuple(float(number) for number in eps)
-    return float(eps)
+    def select(self, index: Tensor) -> Self:
+        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
+        return replace(self, eps=select_eps(self.eps, index))
 
 
 def _norm(vectors: Tensor, order: int) -> Tensor:
