@@ -12,7 +12,8 @@ from torch.utils.data import TensorDataset
 settings.register_profile("steady", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("steady")
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+ABOVE = Path(__file__).resolve().parents
+SHARED = ABOVE[min(4, len(ABOVE) - 1)] / "shared" / "data"  # beside the repository, if this is one
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -22,7 +23,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs the images in {SHARED}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     return SHARED
 

@@ -38,10 +38,8 @@ def pictures(count=5, size=(32, 32), channels=3, seed=0):
 
 
 @pytest.fixture(scope="module")
-def references():
-    from pathlib import Path
-
-    folder = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "corruptions"
+def references(shared):
+    folder = shared / "corruptions"
     with np.load(folder / "reference.npz") as large, np.load(folder / "reference_cifar32.npz") as small:
         return folder, dict(large), dict(small)
 
