@@ -67,7 +67,7 @@ def create_model(
         if "unexpected keyword argument" not in str(error):
             raise
         refused = str(error).rpartition("'")[0].rpartition("'")[2]
-        raise ValueError(f"{name} does not take {refused}: leave it out ({error})") from error
+        raise ValueError(f"{name} does not take {refused}: leave it out, or None ({error})") from error
     except RuntimeError as error:
         if "No pretrained weights exist" not in str(error):
             raise

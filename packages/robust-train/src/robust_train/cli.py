@@ -65,10 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Lines(logging.Handler):
+    """Log lines on the standard error stream of the moment: a progress bar puts its own in place, above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{record.getMessage()}\n")
+
+
 def _run(settings: Any) -> None:
     recipe = _chosen(settings)
-    handler = logging.StreamHandler()  # the standard error stream as it is now
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Lines()
     logger = logging.getLogger("robust_train")
     level = logger.level
     logger.addHandler(handler)

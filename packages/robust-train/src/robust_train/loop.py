@@ -20,11 +20,12 @@ from robust_train import checkpoint
 from robust_train.build import build_model, build_optimizer
 from robust_train.config import Recipe
 from robust_train.data import TrainingData, load_data
+from robust_train.device import choose_device
 from robust_train.interrupt import Interrupted, watch_interrupts
 from robust_train.objectives import build_objective
 from robust_train.perturb import build_evaluation_attack
 from robust_train.progress import show
-from robust_train.run_folder import Record, RunFolder, Window, open_run, write_versions
+from robust_train.run_folder import Record, RunFolder, Window, open_run, prepare
 from robust_train.schedule import factor, set_learning_rate
 from robust_train.seeds import derive, own_random_state, seed_torch
 
@@ -90,9 +91,8 @@ def train(
         Interrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; a checkpoint was written.
     """
     run = open_run(out, recipe, resume)
-    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    place = choose_device(device)
     split = load_data(recipe, data, workers)
-    write_versions(run, place)
     precision = _PRECISIONS[recipe.precision]
     objective = build_objective(recipe, precision)
     updates = recipe.epochs * split.updates
@@ -104,6 +104,8 @@ def train(
         scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
         average = recipe.average and ModelEmaV3(model, recipe.average.decay, use_warmup=recipe.average.warmup)
         final = average.module if average else model  # what is evaluated, selected and exported
+
+        prepare(run, recipe, place)  # from here on there is a run: all settings were found to work
 
         # Where an earlier start left off.
         parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}

@@ -54,7 +54,6 @@ def show(name: str, updates: int, done: int, visible: bool | None) -> Iterator[C
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        transient=True,
     )
     with bar:
         task = bar.add_task(name, total=updates, completed=done, speed="")

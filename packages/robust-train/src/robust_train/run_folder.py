@@ -28,7 +28,7 @@ class RunFolder:
     """A folder with config.yaml, versions.json, metrics.jsonl, summary.csv, checkpoints and model.safetensors.
 
     Args:
-        path: the folder; `open_run` makes it.
+        path: the folder; `prepare` makes it.
     """
 
     path: Path
@@ -76,12 +76,15 @@ class RunFolder:
 
 
 def open_run(out: str | os.PathLike[str], recipe: Recipe, resume: bool) -> RunFolder:
-    """Make the folder of a run, or open that of the same recipe again.
+    """Look whether the folder `out` can take a run of the recipe, and write nothing yet.
 
     Raises:
         ResumeError: if it holds a run of another recipe, or any run without `resume`.
+        NotADirectoryError: if it is a file.
     """
     run = RunFolder(Path(out))
+    if run.path.exists() and not run.path.is_dir():
+        raise NotADirectoryError(f"{run.path} is a file: the run needs a folder of its own")
     config = run.path / "config.yaml"
     if config.exists():
         if not resume:
@@ -93,14 +96,13 @@ def open_run(out: str | os.PathLike[str], recipe: Recipe, resume: bool) -> RunFo
                 f"{run.path} holds a run of another recipe ({listed}): choose another folder, or go back to its "
                 "settings"
             )
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
-    if not config.exists():
-        write_atomically(config, recipe.to_yaml().encode())
     return run
 
 
-def write_versions(run: RunFolder, device: torch.device) -> None:
-    """Write `versions.json`: what the run was made with last."""
+def prepare(run: RunFolder, recipe: Recipe, device: torch.device) -> None:
+    """Make the folder, and write `config.yaml` and `versions.json`: what the run is, and what it was made with last."""
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    write_atomically(run.path / "config.yaml", recipe.to_yaml().encode())
     packages = ["torch", "timm", *(f"robust-{name}" for name in ("attacks", "bench", "models", "optim", "train"))]
     versions = {name: importlib.metadata.version(name) for name in packages}
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -1,0 +1,24 @@
+"""Where to compute."""
+
+import torch
+
+
+def choose_device(device: torch.device | str | None = None) -> torch.device:
+    """The device that was asked for, or a GPU where there is one.
+
+    Raises:
+        ValueError: if there is no such device here.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"no device is called {device!r}: use cpu, cuda or cuda:N") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {place} here ({torch.cuda.device_count()} GPUs were found): use device cpu")
+    return place
