@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from robust_viz import style
@@ -18,6 +20,8 @@ GROUPS = (
 )
 ORDER = {name: i for i, name in enumerate(name for group in GROUPS for name in group)}
 SEVERITIES = (1, 2, 3, 4, 5)
+# White-ish for no error, dark for many: perceptually uniform, without the near-black end that would hide the text.
+COLOURS = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0, 0.8, 256)))
 
 
 def corruption_heatmap(
@@ -117,7 +121,7 @@ def _panel(
 ) -> None:
     table = np.array([[cells.get((name, severity), np.nan) for severity in severities] for name in names])
     table = np.concatenate([table, table.mean(axis=1, keepdims=True)], axis=1) * 100
-    axes.imshow(np.ma.masked_invalid(table), cmap="viridis_r", vmin=0, vmax=highest * 100 or 1, aspect="auto")
+    axes.imshow(np.ma.masked_invalid(table), cmap=COLOURS, vmin=0, vmax=highest * 100 or 1, aspect="auto")
     for (row, column), value in np.ndenumerate(table):
         if np.isnan(value):
             axes.fill_between(
