@@ -158,6 +158,6 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation site, strict, and the examples of all docstrings."""
-    install(session, *editable(), "mkdocs-material", "mkdocstrings[python]", "pytest")
+    install(session, *editable(), "mkdocs-material", "mkdocstrings[python]", "pytest", "ruff")
     session.run("pytest", *(f"packages/{name}/src" for name in PACKAGES))
     session.run("mkdocs", "build", "--strict")
