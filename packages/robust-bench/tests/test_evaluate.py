@@ -178,6 +178,16 @@ def test_a_benchmark_brings_its_conditions():
     assert result.settings["data"]["digits-c"]["dataset"].startswith("digits")
 
 
+def test_an_attack_of_the_users_own_may_use_gradients_plainly(model, grey):
+    def sign(model, images, labels, *, random=None):
+        images = images.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(images), labels, reduction="sum")
+        return (images + 0.12 * torch.autograd.grad(loss, images)[0].sign()).clamp(0, 1)
+
+    ours, plain = evaluate(model, grey, conditions=(CONDITIONS[1], Attacked(attack=sign))).rows
+    assert plain.correct == ours.correct
+
+
 # ---- errors that say how to mend ----
 
 

@@ -26,7 +26,6 @@ from robust_bench.result import Result, Row
 Data = str | Benchmark | DataLoader[Any] | Dataset[Any]
 
 
-@torch.no_grad()
 def evaluate(
     model: Model,
     data: Data,
@@ -177,7 +176,8 @@ class _Judge:
             yield Verdict(right=right, seconds=time.perf_counter() - start)
 
     def _right(self, images: Tensor, labels: Tensor, first: bool) -> Tensor:
-        logits = check_logits(self.model(images), images, labels)
+        with torch.no_grad():
+            logits = check_logits(self.model(images), images, labels)
         if first:
             warn_of_softmax(logits)
             warn_of_classes(logits, self.classes)
