@@ -161,6 +161,14 @@ def test_a_result_of_another_shape_or_dtype_is_an_internal_error(wrong):
         check_result(Linf(eps=0.1), IMAGES, wrong)
 
 
+def test_a_result_comes_back_in_the_memory_layout_of_the_images():
+    images = torch.rand((2, 3, 4, 5), generator=torch.Generator().manual_seed(0))
+    wide = images.contiguous(memory_format=torch.channels_last)
+    found = check_result(Linf(eps=0.1), wide, images)
+    assert found.stride() == wide.stride() != images.stride()
+    assert torch.equal(found, images)
+
+
 @pytest.mark.gpu
 @each_attack
 def test_labels_on_another_device(attack):

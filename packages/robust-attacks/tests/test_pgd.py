@@ -164,22 +164,26 @@ def test_a_restart_draws_new_noise_and_the_first_run_is_that_without_restarts(ro
         assert torch.equal(starts[2 * restart], expected)
 
 
-def test_a_misclassified_iterate_is_kept_although_later_ones_are_not():
-    """A thin ridge of another class that one step reaches and the next leaves behind."""
+def test_the_first_misclassified_iterate_is_kept_although_later_ones_are_not():
+    """The loss drives the pixel up to 1, through a band of another class that it leaves again."""
 
     def model(images):
         x = images.flatten(1)[:, 0]
-        ridge = 10 * torch.exp(-(((x - 0.6) / 0.02) ** 2)) - 1 + 2 * x
-        return torch.stack((torch.full_like(x, 3.0), ridge), dim=1)
+        band = ((x > 0.6) & (x < 0.7)).float()
+        return torch.stack((torch.full_like(x, 0.5), band, x - 100), dim=1)
 
-    images, labels = torch.full((1, 1, 1, 1), 0.55), torch.tensor([0])
-    attack = PGD(threat=Linf(eps=0.5), steps=3, step_size=0.05)
-    single = attack(model, images, labels, random=ImageRandom(3))
-    several = PGD(threat=Linf(eps=0.5), steps=60, step_size=0.015, restarts=8)(
-        model, images, labels, random=ImageRandom(3)
-    )
-    assert int(model(several).argmax(dim=1)) == 1
-    assert int(model(single).argmax(dim=1)) == 0
+    images, labels = torch.full((50, 1, 1, 1), 0.5), torch.zeros(50, dtype=torch.int64)
+    threat, random = Linf(eps=0.5), ImageRandom(3, torch.arange(50))
+    attack = PGD(threat=threat, steps=30, step_size=0.04, restarts=2, loss=lambda logits, _: logits[:, 2])
+    found = attack(model, images, labels, random=random).flatten()
+    starts = [threat.sample(images, random, use="pgd/start", restart=r).flatten().tolist() for r in range(2)]
+    expected = []
+    for runs in zip(*starts, strict=True):
+        paths = [[min(start + 0.04 * step, 1.0) for step in range(31)] for start in runs]
+        in_band = [x for path in paths for x in path if 0.6 < x < 0.7]
+        expected.append(in_band[0] if in_band else 1.0)
+    assert sum(x < 1 for x in expected) > 30
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_adversarial_start_is_returned_rather_than_the_clean_image():
@@ -337,6 +341,19 @@ def test_targeted_restarts_stop_at_the_target_and_nowhere_else(rows):
     model.forwards.clear()
     attack(model, images, (now + 1) % 3)  # and here none is, although all are "misclassified"
     assert model.forwards == [30] * 6
+
+
+@each_threat
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_it_works_under_autocast_and_leaves_it_on(make, restarts):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3))
+    images, labels = batch(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(images).dtype == torch.bfloat16
+        found = PGD(threat=make(eps=0.2), steps=3, restarts=restarts)(model, images, labels, random=ImageRandom(0))
+        assert torch.is_autocast_enabled("cpu")
+    assert found.dtype == torch.float32
+    assert (make(eps=0.2).distance(images, found) <= 0.2).all()
 
 
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
