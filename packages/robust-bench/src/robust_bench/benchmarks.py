@@ -1,7 +1,8 @@
 """Named benchmarks: a data set and the conditions under which a model is looked at.
 
->>> names()
-('digits', 'digits-c', 'digits-pgd', 'folder', 'folder-c', 'folder-pgd')
+Examples:
+    >>> names()
+    ('digits', 'digits-c', 'digits-pgd', 'folder', 'folder-c', 'folder-pgd')
 """
 
 from collections.abc import Callable, Mapping
@@ -136,9 +137,10 @@ def load(
         ValueError: for an unknown name, or if `data` is missing, given in vain, or holds no images.
         FileNotFoundError: if there is no such folder.
 
-    >>> benchmark = load("digits-c")
-    >>> len(benchmark.conditions), len(benchmark.data)
-    (21, 450)
+    Examples:
+        >>> benchmark = load("digits-c")
+        >>> len(benchmark.conditions), len(benchmark.data)
+        (21, 450)
     """
     root = _check(name, data)
     family, _, kind = name.partition("-")

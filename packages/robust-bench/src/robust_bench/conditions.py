@@ -182,8 +182,9 @@ class Corrupted:
 def _eps(eps: float) -> str:
     """Write an eps as people do: 8/255 for multiples of a grey level, otherwise a short decimal.
 
-    >>> _eps(8 / 255), _eps(0.15), _eps(0.5)
-    ('8/255', '0.15', '0.5')
+    Examples:
+        >>> _eps(8 / 255), _eps(0.15), _eps(0.5)
+        ('8/255', '0.15', '0.5')
     """
     levels = eps * 255.0
     if levels >= 0.5 and abs(levels - round(levels)) < 1e-6 and len(f"{eps:.12g}") > 6 and eps < 1.0:

@@ -28,9 +28,10 @@ def digits(part: Literal["train", "test"] = "test") -> TensorDataset:
     Raises:
         ValueError: if `part` is something else.
 
-    >>> images, labels = digits("test").tensors
-    >>> images.shape, labels.shape
-    (torch.Size([450, 1, 8, 8]), torch.Size([450]))
+    Examples:
+        >>> images, labels = digits("test").tensors
+        >>> images.shape, labels.shape
+        (torch.Size([450, 1, 8, 8]), torch.Size([450]))
     """
     if part not in ("train", "test"):
         raise ValueError(f"part must be 'train' or 'test', got {part!r}")

@@ -67,10 +67,11 @@ def evaluate(
         ValueError: if images leave [0, 1], labels have no logit, logits are not finite, the loader does not go
             through its data in order, or there is no image; the message says what to do.
 
-    >>> from robust_bench.datasets import digits
-    >>> result = evaluate(lambda images: images.mean(dim=(2, 3)).repeat(1, 10), digits("test"), name="constant")
-    >>> result.rows[0].correct, result.rows[0].count
-    (45, 450)
+    Examples:
+        >>> from robust_bench.datasets import digits
+        >>> result = evaluate(lambda images: images.mean(dim=(2, 3)).repeat(1, 10), digits("test"), name="constant")
+        >>> result.rows[0].correct, result.rows[0].count
+        (45, 450)
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

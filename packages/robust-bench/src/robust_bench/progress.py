@@ -37,8 +37,9 @@ class Bar:
 def running(label: str, correct: int, seen: int) -> str:
     """Write an accuracy so far with half the width of its interval, both in per cent.
 
-    >>> running("clean", 98, 100)
-    'clean 98.0 ± 3.4 %'
+    Examples:
+        >>> running("clean", 98, 100)
+        'clean 98.0 ± 3.4 %'
     """
     low, high = clopper_pearson(correct, seen)
     return f"{label} {percent(correct / seen)} ± {percent((high - low) / 2)} %"

@@ -91,10 +91,11 @@ class Result:
         ValueError: if a number is not finite, or text cannot be stored as UTF-8.
         TypeError: if a setting is not a JSON value.
 
-    >>> row = Row.accuracy(benchmark="digits", condition="clean", settings={}, correct=441, count=450, seconds=0.1)
-    >>> result = Result(model="small_cnn_8", benchmark="digits", seed=0, rows=(row,))
-    >>> Result.from_json(result.to_json()) == result
-    True
+    Examples:
+        >>> row = Row.accuracy(benchmark="digits", condition="clean", settings={}, correct=441, count=450, seconds=0.1)
+        >>> result = Result(model="small_cnn_8", benchmark="digits", seed=0, rows=(row,))
+        >>> Result.from_json(result.to_json()) == result
+        True
     """
 
     model: str

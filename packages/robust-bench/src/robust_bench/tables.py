@@ -18,8 +18,9 @@ SEVERITIES = (1, 2, 3, 4, 5)
 def percent(value: float) -> str:
     """Write a fraction as per cent with one decimal.
 
-    >>> percent(0.9775)
-    '97.8'
+    Examples:
+        >>> percent(0.9775)
+        '97.8'
     """
     return f"{100.0 * value:.1f}"
 

@@ -47,7 +47,7 @@ def create_model(
         ValueError: for an unknown name, a name that would need the network, weights that do not exist, or an argument
             that the model does not take.
 
-    Example:
+    Examples:
         >>> model = create_model("resnet18", num_classes=10)
         >>> model.num_classes, model.normalize
         (10, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))

@@ -22,7 +22,7 @@ class Normalize(nn.Module):
     Raises:
         ValueError: if the two differ in length, are empty, not finite, or `std` is not positive.
 
-    Example:
+    Examples:
         >>> layer = Normalize(mean=[0.5], std=[0.25])
         >>> layer(torch.ones(1, 1, 1, 1)).item()
         2.0
@@ -191,7 +191,7 @@ class NormalizedModel(nn.Module):
 def get_normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return (mean, std) of the first `Normalize` inside `model`, or None where there is none.
 
-    Example:
+    Examples:
         >>> get_normalization(NormalizedModel(nn.Identity(), mean=[0.5], std=[0.25]))
         ((0.5,), (0.25,))
     """

@@ -65,9 +65,10 @@ def corrupt(
         ValueError: if a name, a severity, the shape, the type or the ids are not as said.
         TypeError: if `images` is not a tensor.
 
-    >>> images = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
-    >>> corrupt(images, "brightness", severity=5, preset="cifar")[0, 0, 0, 0].item()
-    176
+    Examples:
+        >>> images = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
+        >>> corrupt(images, "brightness", severity=5, preset="cifar")[0, 0, 0, 0].item()
+        176
     """
     corruption = _check(name, preset, variant, precision)
     _check_levels(images)

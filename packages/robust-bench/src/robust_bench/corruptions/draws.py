@@ -21,9 +21,10 @@ class Draws:
     Raises:
         ValueError: if a tensor's first axis is not `count` long.
 
-    >>> draws = Draws(count=3, fields={"normal": torch.zeros(3, 1, 8, 8)})
-    >>> len(draws[1:])
-    2
+    Examples:
+        >>> draws = Draws(count=3, fields={"normal": torch.zeros(3, 1, 8, 8)})
+        >>> len(draws[1:])
+        2
     """
 
     count: int

@@ -65,8 +65,9 @@ PRESETS: Mapping[str, Preset] = {
 def preset_for(height: int, width: int) -> str:
     """Name the preset whose size is nearest to an image's, by ratio.
 
-    >>> preset_for(8, 8), preset_for(64, 64), preset_for(224, 224)
-    ('cifar', 'tiny_imagenet', 'imagenet')
+    Examples:
+        >>> preset_for(8, 8), preset_for(64, 64), preset_for(224, 224)
+        ('cifar', 'tiny_imagenet', 'imagenet')
     """
     side = (height * width) ** 0.5
     return min(PRESETS, key=lambda name: max(PRESETS[name].size / side, side / PRESETS[name].size))

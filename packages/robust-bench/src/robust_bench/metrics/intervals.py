@@ -21,9 +21,10 @@ def clopper_pearson(correct: int, count: int, confidence: float = 0.95) -> tuple
     Raises:
         ValueError: if the counts or the confidence are impossible.
 
-    >>> low, high = clopper_pearson(0, 10)
-    >>> (low, round(high, 4))
-    (0.0, 0.3085)
+    Examples:
+        >>> low, high = clopper_pearson(0, 10)
+        >>> (low, round(high, 4))
+        (0.0, 0.3085)
     """
     if count < 1:
         raise ValueError(f"an interval needs at least one trial, got count={count}")
