@@ -4,8 +4,14 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from robust_train import recipes
 from robust_train.run_folder import TIMES
+
+FOLDER = {
+    "name": "folder", "held_out": 0.25, "drop_last": False, "size": 8, "scale": [0.3, 1.0], "flip": 0.5,
+    "color_jitter": 0.3, "crop": 1.0, "interpolation": "bilinear",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +50,31 @@ def records():
         return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
     return read
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of six pictures of 12 x 10 pixels with random colours."""
+    generator = torch.Generator().manual_seed(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for index in range(6):
+            pixels = torch.randint(256, (10, 12, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "train" / label / f"{index}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def folder_recipe(tiny):
+    return tiny.replace(
+        **{
+            "data": FOLDER,
+            "batch_size": 3,
+            "model.name": "resnet10t",
+            "model.in_chans": 3,
+            "model.num_classes": 2,
+            "model.img_size": None,
+            "model.drop_rate": 0,
+            "epochs": 2,
+        }
+    )

@@ -82,9 +82,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(run, t
             "--out",
             tmp_path,
         )
-    assert seen[1].differences(recipes.load("digits-pgd")) == {
-        "clip": (1.5, None), "average": (None, None), "average.decay": (0.9, None), "average.warmup": (True, None),
-    } or seen[1] == recipes.load("digits-pgd").replace(clip=1.5, average={"decay": 0.9, "warmup": True})  # fmt: skip
+    assert seen[1] == recipes.load("digits-pgd").replace(clip=1.5, average={"decay": 0.9, "warmup": True})
     with pytest.raises(ZeroDivisionError):
         run(
             "run",

@@ -9,33 +9,9 @@ from robust_bench.datasets import digits
 from robust_train.data import load_data
 from torch.utils.data import TensorDataset
 
-FOLDER = {
-    "name": "folder", "held_out": 0.25, "drop_last": False, "size": 8, "scale": [0.3, 1.0], "flip": 0.5,
-    "color_jitter": 0.3, "crop": 1.0, "interpolation": "bilinear",
-}  # fmt: skip
-
 
 def rows(images):
     return {tuple(image.flatten().tolist()) for image in images}
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Two classes of six pictures of 12 x 10 pixels with random colours."""
-    generator = torch.Generator().manual_seed(0)
-    for label in ("cat", "dog"):
-        (tmp_path / "train" / label).mkdir(parents=True)
-        for index in range(6):
-            pixels = torch.randint(256, (10, 12, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(tmp_path / "train" / label / f"{index}.png")
-    return tmp_path
-
-
-@pytest.fixture
-def folder_recipe(tiny):
-    return tiny.replace(
-        **{"data": FOLDER, "batch_size": 4, "model.name": "resnet10t", "model.in_chans": 3, "model.num_classes": 2}
-    )
 
 
 def test_the_held_out_images_are_never_trained_on_and_come_from_the_training_set(tiny):

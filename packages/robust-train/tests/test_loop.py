@@ -142,7 +142,7 @@ def test_the_best_weights_can_be_exported_instead(tiny, tmp_path, monkeypatch):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return {"clean": 0.9, "robust": next(scores), "seconds": 0.1}
 
-    monkeypatch.setattr(robust_train.loop, "_evaluate", judge)
+    monkeypatch.setattr(robust_train.loop, "evaluate_held_out", judge)
     report = train(tiny.replace(**{"select": "best", "evaluation.every": 1}), tmp_path, device="cpu")
     assert report.best["epoch"] == 1
     assert_same(weights(report), states[1])
@@ -269,15 +269,19 @@ def test_a_changed_recipe_is_refused(tiny, unbroken):
         train(tiny, unbroken.folder, device="cpu", resume=False)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", [7, 8, 9, 10])
+def test_a_loss_or_weight_that_is_no_number_stops(first, tiny, tmp_path, monkeypatch):
+    """Weights explode from update `first` on, inside of an epoch or at its end; the last finite checkpoint is kept."""
     factor = robust_train.loop.factor
-    monkeypatch.setattr(robust_train.loop, "factor", lambda *a: 1e30 if a[1] >= 7 else factor(*a))
-    with pytest.raises(
-        Diverged, match=r"NaN or infinite in the updates up to (8|9).*last good checkpoint is .*last-0000000(6|8)"
-    ) as caught:
-        train(tiny.replace(clip=None), tmp_path, device="cpu")
-    assert "Lower optimizer.lr" in str(caught.value)
+    monkeypatch.setattr(robust_train.loop, "factor", lambda *a: 1e40 if a[1] >= first else factor(*a))
+    with pytest.raises(Diverged, match="NaN or infinite in the updates up to") as caught:
+        train(tiny, tmp_path, device="cpu")
+    message = str(caught.value)
+    assert "Lower optimizer.lr" in message
+    newest = robust_train.checkpoint.listed(tmp_path / "checkpoints")[-1]
+    assert str(newest) in message
     state = robust_train.checkpoint.newest(tmp_path / "checkpoints")[1]
+    assert state["update"] <= first + 1  # the explosion shows in the loss of the next update
     assert all(torch.isfinite(value).all() for value in state["model"].values())
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert all(math.isfinite(json.loads(line).get("loss", 0)) for line in lines)
@@ -363,6 +367,31 @@ def test_a_network_with_batch_norm_trains_in_every_mode(attack, batch_norm, tiny
     counts = {value.item() for name, value in report.model.state_dict().items() if name.endswith("num_batches_tracked")}
     passes = {"fgsm": 1, "pgd": 2}[attack] if batch_norm == "train_moving" else 0
     assert counts == {3 * (1 + passes)}
+
+
+def test_trains_on_a_folder_and_goes_on_inside_of_an_epoch(folder_recipe, pictures, tmp_path, monkeypatch, records):
+    whole = train(folder_recipe, tmp_path / "whole", data=pictures, device="cpu")
+    assert whole.model(torch.rand(1, 3, 8, 8)).shape == (1, 2)
+    saved = []
+    save = robust_train.checkpoint.save
+
+    def dying(*arguments):
+        saved.append(save(*arguments))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(robust_train.checkpoint, "save", dying)
+        with pytest.raises(Killed):
+            train(folder_recipe, tmp_path / "broken", data=pictures, device="cpu")
+    assert "-00000002-" in saved[0].name
+    report = train(folder_recipe, tmp_path / "broken", data=pictures, device="cpu", workers=2)
+    assert report.resumed == 2
+    assert_same(weights(report), weights(whole))
+    assert records(report.folder) == records(whole.folder)
+
+    (pictures / "train" / "cat" / "0.png").unlink()
+    with pytest.raises(ResumeError, match="was written with 12 images and the data now have 11"):
+        train(folder_recipe, tmp_path / "whole", data=pictures, device="cpu")
 
 
 def test_a_recipe_that_does_not_work_leaves_the_folder_free(tiny, tmp_path):

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from robust_attacks import ImageRandom
-from robust_bench import evaluate
-from robust_bench.conditions import Attacked, Clean
 from robust_models import save_weights
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import nn
@@ -19,11 +17,11 @@ from torch import nn
 from robust_train import checkpoint
 from robust_train.build import build_model, build_optimizer
 from robust_train.config import Recipe
-from robust_train.data import TrainingData, load_data
+from robust_train.data import load_data
 from robust_train.device import choose_device
+from robust_train.evaluation import evaluate_held_out
 from robust_train.interrupt import Interrupted, watch_interrupts
 from robust_train.objectives import build_objective
-from robust_train.perturb import build_evaluation_attack
 from robust_train.progress import show
 from robust_train.run_folder import Record, RunFolder, Window, open_run, prepare
 from robust_train.schedule import factor, set_learning_rate
@@ -35,7 +33,7 @@ _PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Diverged(RuntimeError):  # noqa: N818 - reads as what happened
-    """The loss or a weight is no longer a number; the checkpoints from before are kept."""
+    """The loss, a weight or the logits are no longer numbers; the checkpoints from before are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,8 @@ def train(
     Raises:
         ResumeError: if `out` holds a run of another recipe or other data; it names the settings.
         ValueError: if the data do not agree with the recipe.
-        Diverged: if the loss becomes NaN or infinite; it says where, and which checkpoint is the last good one.
+        Diverged: if the loss becomes NaN or infinite; it says where, and which checkpoint is the last with finite
+            weights.
         Interrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; a checkpoint was written.
     """
     run = open_run(out, recipe, resume)
@@ -122,9 +121,12 @@ def train(
         resumed, records = update, run.keep_until(update)
         take = stack.enter_context(show(recipe.name, updates, update, progress))
 
-        def save(kind: str) -> None:
+        def check() -> None:
             if not (window.is_finite() and all(torch.isfinite(weight).all() for weight in model.parameters())):
                 raise _diverged(run, update, window)
+
+        def save(kind: str) -> None:
+            check()
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"window": window.state_dict(), "whole": whole.state_dict()}
             state |= {"update": update, "best": best, "images": split.sizes}
@@ -176,8 +178,12 @@ def train(
 
             record: Record = {"kind": "epoch", "epoch": epoch, "update": update, **whole.means()}
             whole = Window()
+            check()
             if (epoch + 1) % recipe.evaluation.every == 0 or epoch + 1 == recipe.epochs:
-                record |= _evaluate(final, recipe, split)
+                try:
+                    record |= evaluate_held_out(final, recipe, split)
+                except FloatingPointError as error:
+                    raise _diverged(run, update, window) from error
                 if not best or record["robust"] > best["robust"]:
                     best = {name: record[name] for name in ("epoch", "update", "clean", "robust")}
             write(record)
@@ -194,22 +200,6 @@ def train(
         return _finish(run, recipe, final, records, best, resumed)
 
 
-def _evaluate(model: nn.Module, recipe: Recipe, split: TrainingData) -> Record:
-    """Clean and robust accuracy on the held-out images, in float32."""
-    start = time.perf_counter()
-    attack = build_evaluation_attack(recipe.evaluation, recipe.attack)
-    clean, robust = evaluate(
-        model,
-        split.validation,
-        conditions=(Clean(), Attacked(attack=attack)),
-        batch_size=recipe.evaluation.batch_size,
-        seed=recipe.seed,
-        workers=split.workers,
-        progress=False,
-    ).rows
-    return {"clean": clean.value, "robust": robust.value, "seconds": time.perf_counter() - start}
-
-
 def _window_record(epoch: int, update: int, lr: float, window: Window, start: float) -> Record:
     seconds = time.perf_counter() - start
     speed = {"seconds": seconds, "images_per_second": window.images / seconds}
@@ -218,10 +208,11 @@ def _window_record(epoch: int, update: int, lr: float, window: Window, start: fl
 
 def _diverged(run: RunFolder, update: int, window: Window) -> Diverged:
     kept = checkpoint.listed(run.checkpoints)
-    last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written yet"
+    last = f"the last checkpoint with finite weights is {kept[-1]}" if kept else "no checkpoint was written yet"
     means = ", ".join(f"{name} {value:.4g}" for name, value in window.means().items())
     return Diverged(
-        f"the loss or a weight became NaN or infinite in the updates up to {update} ({means or 'loss finite'}); "
+        f"the loss, a weight or the logits became NaN or infinite in the updates up to "
+        f"{update}{f' ({means})' if means else ''}; "
         f"{last}. "
         "Lower optimizer.lr, set clip, or use bf16 instead of fp16, in a new folder"
     )
