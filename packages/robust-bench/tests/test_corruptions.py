@@ -1,6 +1,7 @@
 """Parity with the published code, and the laws that every corruption keeps."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -96,8 +97,21 @@ class TestParity:
         assert share < 0.01
 
 
-def statistics(clean, out):
-    """The statistics of stats_random.json for one image, uint8 (3, H, W), after its `_meta`."""
+def log_spectrum(difference, edges):
+    """Log10 of the mean power (2-D FFT, divided by the number of pixels) between neighbouring radii, of (H, W).
+
+    The mean is taken off first: the published values hold no power at radius 0.
+    """
+    height, width = difference.shape
+    power = torch.fft.fftshift(torch.fft.fft2(difference - difference.mean()).abs() ** 2 / (height * width))
+    rows, columns = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    radius = (rows[:, None] ** 2 + columns[None] ** 2).sqrt()
+    bands = [power[(radius >= low) & (radius < high)].mean() for low, high in itertools.pairwise(edges)]
+    return {f"logspec{band}": torch.log10(mean).item() for band, mean in enumerate(bands)}
+
+
+def statistics(clean, out, edges):
+    """The statistics of stats_random.json for one image, uint8 (3, H, W), after its README and `_meta`."""
     apart = out.double() - clean.double()
     flat = apart.flatten(1)
     centred = apart - apart.mean(dim=(1, 2), keepdim=True)
@@ -113,6 +127,9 @@ def statistics(clean, out):
         "chan_corr": float(np.mean([correlations[0, 1], correlations[0, 2], correlations[1, 2]])),
         "ac_x": ((centred[:, :, 1:] * centred[:, :, :-1]).mean() / variance).item(),
         "ac_y": ((centred[:, 1:] * centred[:, :-1]).mean() / variance).item(),
+        "grad_ratio_x": (out.double().diff(dim=2).abs().mean() / clean.double().diff(dim=2).abs().mean()).item(),
+        "grad_ratio_y": (out.double().diff(dim=1).abs().mean() / clean.double().diff(dim=1).abs().mean()).item(),
+        **log_spectrum(apart.mean(dim=0), edges),
     }
 
 
@@ -122,14 +139,16 @@ def statistics(clean, out):
 def test_own_draws_have_the_published_statistics(references, severity):
     """Spec 9 (c): 32 draws per image, |mean - ref| <= 4 sqrt(sd^2/4 + sd^2/32) + .02 |ref|, plus .005 for shares."""
     folder, large, _ = references
-    reference = json.loads((folder / "stats_random.json").read_text())[f"gaussian_noise/{severity}"]
+    published = json.loads((folder / "stats_random.json").read_text())
+    reference, edges = published[f"gaussian_noise/{severity}"], published["_meta"]["radial_edges"]
     clean = chw(large["clean"])
     for number in range(4):
         batch = clean[number : number + 1].expand(32, -1, -1, -1)
         out = corrupt(
             batch, "gaussian_noise", severity, variant="imagecorruptions", ids=torch.arange(32) + 100 * number
         )
-        rows = [statistics(clean[number], one) for one in out]
+        rows = [statistics(clean[number], one, edges) for one in out]
+        assert rows[0].keys() == reference.keys()
         for statistic in rows[0]:
             entry = reference[statistic]
             mean = float(np.mean([row[statistic] for row in rows]))
