@@ -28,7 +28,7 @@ class FGSM:
         random_start: start from a uniform point of the threat rather than from the image.
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
 
-    Example:
+    Examples:
         >>> from robust_attacks import FGSM, Linf
         >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
         >>> FGSM(threat=Linf(eps=0.1))(model, torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]))

@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, K), K >= 2.
         labels: int64 (N,).
 
-    Example:
+    Examples:
         >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0])).exp()
         tensor([2.])
     """
@@ -34,7 +34,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, K), K >= 2.
         labels: int64 (N,).
 
-    Example:
+    Examples:
         >>> margin(torch.tensor([[-3.0, -1.0, -2.0]]), torch.tensor([1]))
         tensor([-1.])
     """
@@ -79,7 +79,7 @@ def targeted(loss: Loss) -> Targeted:
     Raises:
         TypeError: if `loss` is targeted already.
 
-    Example:
+    Examples:
         >>> targeted(margin)(torch.tensor([[2.0, 5.0]]), torch.tensor([0]))
         tensor([-3.])
     """

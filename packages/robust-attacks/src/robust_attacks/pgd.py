@@ -36,7 +36,7 @@ class PGD:
         coordinates: for L1, how many pixels a step moves at most; None means `max(1, d // 100)`. Only 1 reaches
             the worst case of a linear model, since equal steps stay equal under the projection.
 
-    Example:
+    Examples:
         >>> from robust_attacks import PGD, ImageRandom, Linf
         >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
         >>> attack = PGD(threat=Linf(eps=0.1), steps=5)

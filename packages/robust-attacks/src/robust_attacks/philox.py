@@ -21,7 +21,7 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
             and the third must be tensors.
         key: two ints in [0, 2^32).
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero = torch.zeros(1, dtype=torch.int64)
         >>> [f"{int(word):08x}" for word in philox((zero, zero, zero, zero), (0, 0))]

@@ -40,7 +40,7 @@ class ImageRandom:
         TypeError: if `seed` is not an int or `ids` are not integers.
         ValueError: if `ids` is not one-dimensional or an id is negative.
 
-    Example:
+    Examples:
         >>> random = ImageRandom(0, torch.arange(4))
         >>> random.uniform("example", (2,)).shape
         torch.Size([4, 2])

@@ -75,7 +75,7 @@ class Linf:
     Raises:
         ValueError: if eps is negative, not finite or above 1.
 
-    Example:
+    Examples:
         >>> images = torch.tensor([0.1, 0.5]).reshape(1, 1, 1, 2)
         >>> Linf(eps=0.25).project(images, torch.tensor([-1.0, 0.6]).reshape(1, 1, 1, 2)).flatten()
         tensor([0.0000, 0.6000])
@@ -138,7 +138,7 @@ class L2:
     Raises:
         ValueError: if eps is negative or not finite.
 
-    Example:
+    Examples:
         >>> images = torch.tensor([0.5, 0.9]).reshape(1, 1, 1, 2)
         >>> L2(eps=0.5).project(images, images + 9).flatten()
         tensor([0.9899, 1.0000])
@@ -197,7 +197,7 @@ class L1:
     Raises:
         ValueError: if eps is negative or not finite.
 
-    Example:
+    Examples:
         >>> images = torch.tensor([0.5, 0.5]).reshape(1, 1, 1, 2)
         >>> L1(eps=0.25).project(images, torch.tensor([0.9, 0.6]).reshape(1, 1, 1, 2)).flatten()
         tensor([0.7500, 0.5000])
