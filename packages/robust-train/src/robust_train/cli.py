@@ -26,15 +26,7 @@ from robust_train.interrupt import Interrupted
 from robust_train.loop import Diverged, Report, train
 
 # Errors of whoever types the command: one line on the standard error stream, no traceback.
-_USER_ERRORS = (
-    ValueError,
-    TypeError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    PermissionError,
-    Diverged,
-)
+_USER_ERRORS = (ValueError, TypeError, OSError, Diverged)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,10 +154,10 @@ def _options() -> list[_Option]:
     for name, kind in hints(Recipe).items():
         sections = variants(kind)
         if not sections:
-            found[name] = _Option(name, kind, _meanings(Recipe)[name])
+            found[name] = _Option(name, kind, _meanings(Recipe).get(name, ""))
         for section in sections:
             for key, inner in hints(section).items():
-                option = _Option(f"{name}.{key}", inner, _meanings(section)[key])
+                option = _Option(f"{name}.{key}", inner, _meanings(section).get(key, ""))
                 if (other := found.get(option.key)) and other.kind != inner:
                     option = _Option(option.key, other.kind | inner if key == "name" else inner, other.meaning)
                 found[option.key] = option
@@ -174,7 +166,7 @@ def _options() -> list[_Option]:
 
 def _meanings(kind: type) -> dict[str, str]:
     """What each field means, from the docstring of its dataclass."""
-    lines = inspect.getdoc(kind).partition("Args:\n")[2].splitlines()  # type: ignore[union-attr]
+    lines = (inspect.getdoc(kind) or "").partition("Args:\n")[2].splitlines()  # none under python -OO
     meanings: dict[str, str] = {}
     for line in lines:
         name, colon, text = line.strip().partition(": ")

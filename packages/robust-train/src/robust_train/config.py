@@ -96,7 +96,7 @@ class Recipe:
         Raises:
             RecipeError: if a name is unknown or a value is not valid.
 
-        Example:
+        Examples:
             >>> from robust_train import recipes
             >>> recipes.load("digits-fgsm-rs").replace(**{"attack.eps": 0.1, "epochs": 5}).attack.eps
             0.1

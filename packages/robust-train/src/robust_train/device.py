@@ -9,7 +9,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     Raises:
         ValueError: if there is no such device here.
 
-    Example:
+    Examples:
         >>> choose_device("cpu")
         device(type='cpu')
     """

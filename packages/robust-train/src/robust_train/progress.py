@@ -22,7 +22,7 @@ logger = logging.getLogger("robust_train")
 def describe(record: Mapping[str, Any]) -> str:
     """One readable line for a record of metrics.jsonl.
 
-    Example:
+    Examples:
         >>> describe({"kind": "epoch", "epoch": 3, "update": 60, "loss": 0.51, "clean": 0.98, "robust": 0.7})
         'epoch 3, update 60: loss 0.51, clean 0.98, robust 0.7'
     """

@@ -18,7 +18,7 @@ def factor(schedule: Schedule, update: int, updates: int, per_epoch: int) -> flo
         updates: of the whole run.
         per_epoch: updates of an epoch.
 
-    Example:
+    Examples:
         >>> schedule = OneCycleSchedule(name="onecycle", peak=0.5, start=0.0, end=0.0, shape="linear")
         >>> [factor(schedule, update, 101, 10) for update in (0, 25, 50, 75, 100)]
         [0.0, 0.5, 1.0, 0.5, 0.0]

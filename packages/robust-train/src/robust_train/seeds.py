@@ -11,7 +11,7 @@ from torch import Tensor
 def derive(seed: int, *position: int | str) -> int:
     """A seed in [0, 2^63) for one purpose and position, e.g. `derive(seed, "update", 17)`.
 
-    Example:
+    Examples:
         >>> derive(0, "update", 17) == derive(0, "update", 17) != derive(0, "update", 18)
         True
     """

@@ -14,7 +14,7 @@ class Standard:
     Args:
         label_smoothing: share of the label that is spread over all classes, in [0, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> loss, metrics = Standard()(nn.Flatten(), torch.zeros(4, 1, 1, 2), torch.tensor([0, 1, 0, 1]))
         >>> round(loss.item(), 4), metrics["accuracy"].item()

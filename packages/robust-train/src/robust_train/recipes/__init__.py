@@ -14,7 +14,7 @@ __all__ = ["Recipe", "RecipeError", "load", "names", "text"]
 def names() -> tuple[str, ...]:
     """The names of the recipes in the package.
 
-    Example:
+    Examples:
         >>> names()
         ('digits-fgsm-rs', 'digits-pgd', 'digits-standard')
     """
@@ -55,7 +55,7 @@ def load(name: str | os.PathLike[str]) -> Recipe:
         RecipeError: if no recipe has this name, or the file is not a complete and valid recipe.
         FileNotFoundError: if there is no such file.
 
-    Example:
+    Examples:
         >>> load("digits-fgsm-rs").replace(epochs=5).epochs
         5
     """
