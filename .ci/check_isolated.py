@@ -23,17 +23,27 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def requirements(name: str, extras: frozenset[str]) -> set[tuple[str, frozenset[str]]]:
+    """The distributions that `name` with these extras requires, each with the extras that it is required with."""
+    found = set()
+    for line in distribution(name).requires or []:
+        condition = re.search(r"""extra == ['"]([^'"]+)""", line)
+        if condition is None or condition.group(1) in extras:
+            required, _, listed = re.match(r"([A-Za-z0-9._-]+)(\[([^\]]*)\])?", line).groups()
+            found.add((normal(required), frozenset((listed or "").replace(" ", "").split(",")) - {""}))
+    return found
+
+
 def closure(names: set[str], installed: set[str]) -> set[str]:
     """`names` and all that they require, as far as it is installed."""
-    seen: set[str] = set()
-    waiting = set(names)
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = {(name, frozenset[str]()) for name in names}
     while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        lines = [line for line in distribution(name).requires or [] if "extra ==" not in line]
-        required = {normal(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in lines}
-        waiting |= (required & installed) - seen
-    return seen
+        one = waiting.pop()
+        if one not in seen and one[0] in installed:
+            seen.add(one)
+            waiting |= requirements(*one)
+    return {name for name, _ in seen}
 
 
 def main(package: str) -> None:
