@@ -326,6 +326,52 @@ def test_inside_an_outer_autocast_the_second_pass_sees_the_moved_weights(monkeyp
     assert torch.equal(first, second)
 
 
+def test_two_steps_in_one_outer_autocast_each_start_from_the_weights_of_the_last():
+    inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=1.0), rho=1.0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(inputs).square().mean()
+        loss.backward()
+        return loss
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(2):
+            optimizer.step(closure)
+            seen = model(inputs)
+            torch.clear_autocast_cache()
+            assert torch.equal(seen, model(inputs))  # of the weights after the step, not of a cast made before it
+
+
+def test_inside_an_outer_autocast_a_forward_pass_after_restore_sees_the_old_weights():
+    inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=1.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = model(inputs)
+        before.square().mean().backward()
+        optimizer.ascend()
+        assert not torch.equal(model(inputs), before)
+        optimizer.restore()
+        assert torch.equal(model(inputs), before)
+
+
+def test_a_step_inside_no_grad_is_the_step_outside_of_it():
+    weights, twin = nn.Parameter(START.clone()), nn.Parameter(START.clone())
+    inside, outside = (SAM(torch.optim.SGD([w], lr=0.1), rho=0.5) for w in (weights, twin))
+    with torch.no_grad():
+        inside.step(quadratic(weights, inside))
+        assert not torch.is_grad_enabled()
+    outside.step(quadratic(twin, outside))
+    assert torch.equal(weights, twin)
+
+
 # Living with the base optimizer
 
 
@@ -386,6 +432,19 @@ def test_rho_may_be_scheduled_in_the_groups():
     torch.testing.assert_close((weights.detach() - START).norm().item(), 0.25)
 
 
+def test_the_rho_of_the_last_wrapper_counts_except_where_the_caller_put_one():
+    first, second, third = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    base = torch.optim.SGD([{"params": [first]}, {"params": [second], "rho": 0.2}], lr=0.1)
+    SAM(base, rho=0.05).add_param_group({"params": [third]})
+    assert [group["rho"] for group in base.param_groups] == [0.05, 0.2, 0.05]
+    base.load_state_dict(base.state_dict())
+    SAM(base, rho=0.5)
+    assert [group["rho"] for group in base.param_groups] == [0.5, 0.2, 0.5]
+    base.param_groups[0]["rho"] = 0.3
+    SAM(base, rho=0.7)
+    assert [group["rho"] for group in base.param_groups] == [0.3, 0.2, 0.7]
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -442,8 +501,9 @@ def built(**settings):
         (list(nn.Linear(2, 2).parameters()), "got list; wrap an optimizer"),
         (built()[1], "wrapped in SAM already"),
         (torch.optim.LBFGS(nn.Linear(2, 2).parameters()), "LBFGS"),
+        (torch.optim.Adadelta(nn.Linear(2, 2).parameters()), r"Adadelta has a setting of its own called rho.*SGD"),
     ],
-    ids=["class", "module", "parameters", "twice", "LBFGS"],
+    ids=["class", "module", "parameters", "twice", "LBFGS", "a rho of its own"],
 )
 def test_only_a_built_optimizer_can_be_wrapped(base, message):
     with pytest.raises(TypeError, match=message):
@@ -464,6 +524,15 @@ def test_a_rho_out_of_range_is_refused_wherever_it_is_set(rho):
     with pytest.raises(ValueError, match="at least 0"):
         optimizer.step(quadratic(weights, optimizer))
     assert torch.equal(weights.detach(), START)
+
+
+@pytest.mark.parametrize("rho", ["0.05", None, [0.05]], ids=str)
+def test_a_rho_that_is_no_number_is_refused(rho):
+    with pytest.raises(TypeError, match=r"rho must be a number, such as 0\.05, got .* of type"):
+        built(rho=rho)
+    _, optimizer = built()
+    with pytest.raises(TypeError, match=r"rho must be a number"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "rho": rho})
 
 
 def test_a_model_that_is_none_is_refused():

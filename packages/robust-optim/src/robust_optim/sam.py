@@ -32,8 +32,9 @@ class SAM(torch.optim.Optimizer):
     Args:
         base: the optimizer that makes the step, already built: `torch.optim.SGD(model.parameters(), lr=0.1)`.
         rho: L2 radius of the neighbourhood, at least 0; 0 gives the base optimizer. Usual values are 0.05 for CIFAR
-            and ResNet-50, 0.1 to 0.2 for vision transformers. A parameter group may hold its own under `"rho"`, and
-            a schedule may change it there.
+            and ResNet-50, 0.1 to 0.2 for vision transformers. A parameter group in which you put a `"rho"` keeps it;
+            the others get this one, also where an earlier SAM around the same base wrote another. A schedule may
+            change it there.
         model: the network, if its batch norms are to keep their running statistics in the second pass of `step`
             (see `frozen_batch_norm`); None leaves that to the closure.
 
@@ -41,7 +42,8 @@ class SAM(torch.optim.Optimizer):
         base: the wrapped optimizer.
 
     Raises:
-        TypeError: if `base` is a class, a list of parameters, or an optimizer that cannot be wrapped.
+        TypeError: if `base` is a class, a list of parameters, or an optimizer that cannot be wrapped (LBFGS; or one
+            with a rho of its own, such as Adadelta), or a rho is not a number.
         ValueError: if a rho is negative or not finite.
 
     Examples:
@@ -67,7 +69,7 @@ class SAM(torch.optim.Optimizer):
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be the torch.nn.Module that the closure runs, or None, got {type(model)}")
         for group in base.param_groups:
-            _check_rho(group.setdefault("rho", rho))
+            _set_rho(group, rho)
         # Not Optimizer.__init__, which would make groups and state of its own: both belong to the base. Restoring
         # from a state is the public way to set up the rest (hooks, profiling) around attributes that exist already.
         self.__setstate__({"base": base, "model": model, "defaults": {**base.defaults, "rho": rho}})
@@ -104,9 +106,9 @@ class SAM(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; its rho is its own, or else the one given to the constructor."""
-        rho = param_group.get("rho", self.defaults["rho"])
-        _check_rho(rho)
-        self.base.add_param_group({**param_group, "rho": rho})
+        group = dict(param_group)
+        _set_rho(group, self.defaults["rho"])
+        self.base.add_param_group(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of all parameters."""
@@ -153,7 +155,8 @@ class SAM(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: if called twice, or if there is no gradient, or a sparse one.
-            ValueError: if a group's rho is negative or not finite.
+            TypeError: if a group's rho is not a number.
+            ValueError: if it is negative or not finite.
         """
         if self._ascended:
             raise RuntimeError("ascend() was called twice: call descend() (or restore()) after the second backward()")
@@ -195,7 +198,6 @@ class SAM(torch.optim.Optimizer):
             raise RuntimeError("no parameter has a gradient: run forward and backward() between ascend() and descend()")
         self.restore()
         self.base.step()
-        torch.clear_autocast_cache()
         self._opt_called = True  # what a learning rate scheduler looks for: step() was not necessarily called
 
     @torch.no_grad()
@@ -211,7 +213,7 @@ class SAM(torch.optim.Optimizer):
             parameter.copy_(saved)
         self._saved.clear()
         self._ascended = False
-        torch.clear_autocast_cache()
+        torch.clear_autocast_cache()  # of casts made at w + e; descend() makes no other before the base has stepped
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer (momentum, learning rates, rho, ...) marked as SAM's.
@@ -266,10 +268,30 @@ def _check_base(base: object) -> None:
         raise TypeError(f"got an optimizer that is wrapped in SAM already; {right}")
     if isinstance(base, torch.optim.LBFGS):
         raise TypeError("LBFGS evaluates its closure as often as it likes, so SAM cannot drive it; use SGD or AdamW")
+    if "rho" in base.defaults:
+        raise TypeError(
+            f"{type(base).__name__} has a setting of its own called rho, and the two would share one entry of the "
+            "parameter groups; wrap an optimizer without one, such as SGD or AdamW"
+        )
+
+
+def _set_rho(group: dict[str, Any], rho: float) -> None:
+    """Give a parameter group `rho`, unless the caller has put another there.
+
+    What SAM writes it writes twice, so that the next SAM around the same base can tell the two apart, also after the
+    group has been through a `state_dict`.
+    """
+    if "rho" not in group or ("rho_by_sam" in group and group["rho"] == group["rho_by_sam"]):
+        group["rho"] = group["rho_by_sam"] = rho
+    _check_rho(group["rho"])
 
 
 def _check_rho(rho: float) -> float:
-    if not (math.isfinite(rho) and rho >= 0):
+    try:
+        finite = math.isfinite(rho)
+    except TypeError as error:
+        raise TypeError(f"rho must be a number, such as 0.05, got {rho!r} of type {type(rho).__name__}") from error
+    if not (finite and rho >= 0):
         raise ValueError(f"rho must be a finite number of at least 0 (0 is the base optimizer), got {rho}")
     return rho
 
