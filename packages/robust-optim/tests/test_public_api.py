@@ -1,8 +1,14 @@
 """The names that the package offers; a change here is a change for its users."""
 
+import importlib.metadata
+
 import robust_optim
 
 
 def test_the_public_names_are_exactly_these():
-    assert set(robust_optim.__all__) == {"SAM", "frozen_batch_norm"}
+    assert set(robust_optim.__all__) == {"SAM", "__version__", "frozen_batch_norm"}
     assert all(hasattr(robust_optim, name) for name in robust_optim.__all__)
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert robust_optim.__version__ == importlib.metadata.version("robust-optim")
