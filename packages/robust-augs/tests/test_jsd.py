@@ -51,6 +51,13 @@ def test_is_zero_for_equal_views(scale):
     torch.testing.assert_close(jensen_shannon(logits, logits, logits), torch.zeros(6).double(), rtol=0, atol=1e-6)
 
 
+def test_the_mean_is_clamped_at_exactly_the_published_1e_7():
+    """Equal views would give 0; a class of probability 1e-9 is compared with the clamp instead."""
+    logits = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).log()
+    expected = torch.tensor([1e-9 * math.log(1e-9 / 1e-7)], dtype=torch.float64)
+    torch.testing.assert_close(jensen_shannon(logits, logits), expected, rtol=1e-6, atol=0)
+
+
 def test_reaches_the_logarithm_of_the_views_where_they_are_certain_of_different_classes():
     logits = 1e4 * torch.eye(3)
     torch.testing.assert_close(
@@ -99,3 +106,6 @@ def test_mistakes_are_told():
         jensen_shannon(good[0], good[0])
     with pytest.raises(TypeError, match=r"floating tensors \(N, K\), got torch.int64"):
         jensen_shannon(good, torch.zeros(2, 3, dtype=torch.int64))
+    for views in ([good, [[0.0]]], [[[0.0]], good]):
+        with pytest.raises(TypeError, match=r"floating tensors \(N, K\), got list"):
+            jensen_shannon(*views)

@@ -75,6 +75,21 @@ def test_a_sigma_out_of_range_is_refused(sigma):
         GaussianNoise(sigma=sigma)
 
 
+@pytest.mark.parametrize("sigma", [[0.1, 0.2], torch.tensor([0.1, 0.2], dtype=torch.float64)], ids=["list", "tensor"])
+def test_any_sequence_of_sigmas_is_kept_as_a_tuple(sigma):
+    noise = GaussianNoise(sigma=sigma)
+    assert noise == GaussianNoise(sigma=(0.1, 0.2))
+    assert hash(noise) == hash(GaussianNoise(sigma=(0.1, 0.2)))
+    drawn = noise.sample(torch.Size([64, 1, 1, 1]), generator()).sigma
+    assert set(drawn.tolist()) == set(torch.tensor([0.0, 0.1, 0.2]).tolist())
+
+
+@pytest.mark.parametrize("sigma", ["0.5", "15", None, ["a"], [[0.1]]], ids=str)
+def test_a_sigma_that_is_no_number_is_refused(sigma):
+    with pytest.raises(TypeError, match=r"sigma must be a number, such as 0\.5, or a sequence of them, got"):
+        GaussianNoise(sigma=sigma)
+
+
 def test_a_share_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got 1.5"):
         GaussianNoise(share=1.5)

@@ -37,6 +37,8 @@ def jensen_shannon(clean_logits: Tensor, *augmented_logits: Tensor) -> Tensor:
     if len(views) < 2:
         raise ValueError("jensen_shannon compares views: jensen_shannon(clean_logits, augmented_logits, ...)")
     for logits in views:
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"logits must be floating tensors (N, K), got {type(logits).__name__}")
         if not logits.is_floating_point():
             raise TypeError(f"logits must be floating tensors (N, K), got {logits.dtype}")
         if logits.ndim != 2 or logits.shape != clean_logits.shape:

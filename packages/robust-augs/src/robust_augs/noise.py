@@ -1,8 +1,10 @@
 """Gaussian noise training."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +31,8 @@ class GaussianNoise:
     noise group as well.
 
     Args:
-        sigma: standard deviation in units of [0, 1] pixels, at least 0; or several, from which each image draws one
-            with equal probability.
+        sigma: standard deviation in units of [0, 1] pixels, at least 0; or a sequence of several, kept as a tuple,
+            from which each image draws one with equal probability.
         share: of the images in a batch that get noise. Of N images it is share * N, rounded up or down at random so
             that the share is right on average, also for batches of one.
         speckle: multiply the noise by the image: x + x * z.
@@ -39,6 +41,10 @@ class GaussianNoise:
         single: the published training with one sigma of 0.5.
         multiple: the published training with one of 0.08, 0.12, 0.18, 0.26 and 0.38 per image.
 
+    Raises:
+        TypeError: if `sigma` is neither a number nor a sequence of them.
+        ValueError: if a sigma is negative or not finite, there is none, or `share` is outside [0, 1].
+
     Examples:
         >>> images = torch.full((4, 1, 8, 8), 0.5)
         >>> noisy = GaussianNoise(sigma=0.1, share=0.5)(images, generator=torch.Generator().manual_seed(0))
@@ -46,7 +52,7 @@ class GaussianNoise:
         2
     """
 
-    sigma: float | tuple[float, ...] = 0.5
+    sigma: float | Sequence[float] = 0.5
     share: float = 0.5
     speckle: bool = False
 
@@ -55,12 +61,13 @@ class GaussianNoise:
 
     def __post_init__(self) -> None:
         check_share("share", self.share)
+        object.__setattr__(self, "sigma", _numbers(self.sigma))
         if not self._sigmas or not all(math.isfinite(s) and s >= 0 for s in self._sigmas):
             raise ValueError(f"sigma must be a finite number of at least 0, or several of them, got {self.sigma}")
 
     @property
     def _sigmas(self) -> tuple[float, ...]:
-        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
+        return (self.sigma,) if isinstance(self.sigma, float | int) else tuple(self.sigma)
 
     def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Add noise to `images` (N, C, H, W), floats in [0, 1] or uint8; same shape, dtype and device come back.
@@ -96,6 +103,16 @@ class GaussianNoise:
         floats = as_float(images)
         noise = draws.sigma.view(-1, 1, 1, 1) * draws.noise
         return like(images, (floats + (floats * noise if self.speckle else noise)).clamp(0, 1))
+
+
+def _numbers(sigma: Any) -> float | tuple[float, ...]:
+    """One number as a float, several as a tuple of floats."""
+    try:
+        if isinstance(sigma, str):
+            raise TypeError("a string is a sequence as well, but not of numbers")
+        return float(sigma) if isinstance(sigma, Real) else tuple(float(value) for value in sigma)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sigma must be a number, such as 0.5, or a sequence of them, got {sigma!r}") from error
 
 
 GaussianNoise.single = GaussianNoise(sigma=0.5, share=0.5)
