@@ -106,6 +106,14 @@ def test_settings_are_values(augmentation):
 
 
 @pytest.mark.parametrize("augmentation", ALL)
+def test_what_apr_leaves_beyond_the_range_is_refused_with_the_way_out(augmentation):
+    images = images_of().round()
+    with pytest.raises(ValueError, match=r"APRPair\(clip=True\) keeps to the range"):
+        augmentation(APRPair(probability=1.0)(images, generator=generator()))
+    augmentation(APRPair(probability=1.0, clip=True)(images, generator=generator()))
+
+
+@pytest.mark.parametrize("augmentation", ALL)
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [

@@ -25,7 +25,7 @@ def check_images(images: Tensor) -> None:
         if not (low >= 0 and high <= 1):  # so written that NaN is refused as well
             raise ValueError(
                 f"images must lie in [0, 1], got [{low:.4g}, {high:.4g}]: augment before the mean/std step, which "
-                "belongs inside the model"
+                "belongs inside the model; for what comes after APRPair, APRPair(clip=True) keeps to the range"
             )
 
 
