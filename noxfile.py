@@ -63,7 +63,8 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests and docstring examples of all packages."""
     install(session, *editable(extra="[test]"), "pytest-xdist")
-    session.run("pytest", "-n", "auto", "--maxprocesses", "4", *session.posargs, env=ONE_THREAD)
+    workers = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]  # a file's fixtures are made once
+    session.run("pytest", *workers, *session.posargs, env=ONE_THREAD)
 
 
 def siblings(package: str) -> list[str]:

@@ -33,9 +33,7 @@ def main() -> None:
     """Train, judge, draw, report."""
     parser = argparse.ArgumentParser(description="Train, attack and corrupt two classifiers of handwritten digits.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything that is written")
-    parser.add_argument("--epochs", type=int, help="train both for this many epochs instead of their recipes'")
-    options = parser.parse_args()
-    out: Path = options.out
+    out: Path = parser.parse_args().out
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=120)
     started = time.perf_counter()
@@ -45,8 +43,6 @@ def main() -> None:
     results = []
     for name, recipe_name in RECIPES.items():
         recipe = recipes.load(recipe_name)
-        if options.epochs is not None:
-            recipe = recipe.replace(epochs=options.epochs)
         console.print(f"Training the {name} model ({recipe.name}, {recipe.epochs} epochs) ...")
         trained = train(recipe, out / name)
         models[name] = trained.model
