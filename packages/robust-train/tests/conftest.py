@@ -70,7 +70,7 @@ def folder_recipe(tiny):
         **{
             "data": FOLDER,
             "batch_size": 3,
-            "model.name": "resnet10t",
+            "model.name": "test_efficientnet",
             "model.in_chans": 3,
             "model.num_classes": 2,
             "model.img_size": None,

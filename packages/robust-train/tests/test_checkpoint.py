@@ -29,7 +29,8 @@ def test_the_newest_by_update_is_taken_whatever_its_kind_or_time(tmp_path):
         "100000000",
     ]
     assert checkpoint.newest(tmp_path)[1]["update"] == 100_000_000
-    assert checkpoint.newest(tmp_path, kinds=["best"])[1]["update"] == 20
+    assert checkpoint.of_update(tmp_path, 20)[1]["update"] == 20
+    assert checkpoint.of_update(tmp_path, 21) is None
 
 
 def damage_tail(content):
@@ -45,12 +46,17 @@ def test_a_damaged_one_is_passed_over_with_a_message(damage, tmp_path, caplog):
     good = checkpoint.save(tmp_path, "last", 1, {"update": 1, "w": torch.rand(100)})
     bad = checkpoint.save(tmp_path, "last", 2, {"update": 2, "w": torch.rand(100)})
     bad.write_bytes(damage(bad.read_bytes()))
-    with pytest.warns(CheckpointWarning, match=r"last-00000002.*is truncated or damaged.*the one before is used"):
+    with pytest.warns(
+        CheckpointWarning, match=r"last-00000002.*is truncated or damaged.*last-00000001-.*\.pt is tried instead"
+    ):
         found, state = checkpoint.newest(tmp_path)
     assert (found, state["update"]) == (good, 1)
     assert "is truncated or damaged" in caplog.text
     assert checkpoint.newest(tmp_path)[0] == good  # no second message: it was set aside
     assert bad.with_suffix(".damaged").exists()
+    good.write_bytes(b"")
+    with pytest.warns(CheckpointWarning, match="last-00000001.*there is no other to use instead"):
+        assert checkpoint.newest(tmp_path) is None
 
 
 def test_a_checkpoint_never_executes_code(tmp_path):
@@ -95,13 +101,11 @@ def test_a_write_that_fails_leaves_what_was_there(moment, tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_state_of_another_model_or_data_is_refused(tmp_path):
+def test_a_state_of_another_model_is_refused(tmp_path):
     model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
-    state = {"images": [90, 10], "model": model.state_dict()}
-    checkpoint.restore(tmp_path / "c.pt", state, {"model": model}, [90, 10])
-    with pytest.raises(ResumeError, match=r"c\.pt was written with 100 images and the data now have 50"):
-        checkpoint.restore(tmp_path / "c.pt", state, {"model": model}, [45, 5])
+    state = {"model": model.state_dict()}
+    checkpoint.restore(tmp_path / "c.pt", state, {"model": model})
     with pytest.raises(ResumeError, match=r"c\.pt does not fit the model or optimizer.*versions\.json"):
-        checkpoint.restore(tmp_path / "c.pt", state, {"model": other}, [90, 10])
+        checkpoint.restore(tmp_path / "c.pt", state, {"model": other})
     with pytest.raises(ResumeError, match="does not fit"):
-        checkpoint.restore(tmp_path / "c.pt", state, {"average": model}, [90, 10])
+        checkpoint.restore(tmp_path / "c.pt", state, {"average": model})

@@ -122,3 +122,44 @@ def test_data_that_do_not_agree_with_the_recipe(tiny, folder_recipe, pictures, t
 
 def test_the_digits_stay_in_memory(tiny):
     assert isinstance(load_data(tiny).training, TensorDataset)
+
+
+def test_negative_workers_are_refused(tiny):
+    with pytest.raises(ValueError, match="workers must not be negative, got -1"):
+        load_data(tiny, workers=-1)
+
+
+def test_the_smallest_batch_of_an_epoch(tiny):
+    sizes = {size: load_data(tiny.replace(batch_size=size)).smallest_batch for size in (256, 303, 1211)}
+    assert sizes == {256: 188, 303: 303, 1211: 1}
+    assert load_data(tiny.replace(**{"batch_size": 1211, "data.drop_last": True})).smallest_batch == 1211
+
+
+def test_the_fingerprint_tells_other_images_of_the_same_number(folder_recipe, pictures):
+    """Another content of the same size is not seen: reading all pixels would take too long."""
+    folder = pictures / "train"
+    first = load_data(folder_recipe, pictures).fingerprint
+    assert load_data(folder_recipe.replace(seed=9), folder).fingerprint == first  # wherever it lies, whatever the seed
+    assert first["number of images"] == 12
+    assert first["classes"] == ["cat", "dog"]
+    (folder / "cat" / "notes.txt").write_text("not an image")
+    assert load_data(folder_recipe, pictures).fingerprint == first
+    image = folder / "cat" / "0.png"
+    image.rename(folder / "cat" / "00.png")
+    renamed = load_data(folder_recipe, pictures).fingerprint
+    (folder / "cat" / "00.png").rename(image)
+    image.write_bytes(image.read_bytes() + b"longer")
+    resized = load_data(folder_recipe, pictures).fingerprint
+    image.write_bytes(image.read_bytes()[:-6])
+    (folder / "dog").rename(folder / "emu")
+    other = load_data(folder_recipe, pictures).fingerprint
+    assert len({str(one) for one in (first, renamed, resized, other)}) == 4
+
+
+def test_the_fingerprint_of_the_digits_is_that_of_their_content(tiny, monkeypatch):
+    first = load_data(tiny).fingerprint
+    images, labels = digits("train").tensors
+    changed = TensorDataset(images.clone(), labels)
+    changed.tensors[0][3, 0, 2, 2] += 1 / 16
+    monkeypatch.setattr("robust_train.data.digits", lambda _: changed)
+    assert load_data(tiny).fingerprint != first

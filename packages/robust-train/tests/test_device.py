@@ -20,3 +20,5 @@ def test_refuses_what_there_is_not(monkeypatch):
     assert choose_device("cuda") == torch.device("cuda")
     with pytest.raises(ValueError, match=r"no cuda:1 here \(1 GPUs were found\): use device cpu"):
         choose_device("cuda:1")
+    with pytest.raises(ValueError, match="device mps is not supported, only cpu and cuda"):
+        choose_device("mps")

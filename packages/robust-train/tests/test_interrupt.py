@@ -9,12 +9,13 @@ from robust_train.interrupt import watch_interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_handlers_come_back(number):
+def test_the_first_signal_is_noted_and_the_handlers_come_back(number, caplog):
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     with watch_interrupts() as interruption:
         assert not interruption.requested
         os.kill(os.getpid(), number)
         assert interruption.requested
+    assert caplog.messages == ["stopping after this update; press again to stop at once"]
     assert {one: signal.getsignal(one) for one in before} == before
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 
 import pytest
 import robust_train.checkpoint
@@ -20,6 +21,7 @@ from robust_bench.datasets import digits
 from robust_models import create_model, load_weights
 from robust_train import CheckpointWarning, Diverged, Interrupted, ResumeError, recipes, train
 from robust_train.data import load_data
+from robust_train.run_folder import open_run
 from robust_train.seeds import derive
 
 
@@ -96,6 +98,7 @@ def test_the_run_folder_holds_everything(tiny, unbroken, records):
     folder = unbroken.folder
     assert {path.name for path in folder.iterdir()} == {
         "config.yaml", "versions.json", "metrics.jsonl", "summary.csv", "checkpoints", "model.safetensors",
+        ".lock",
     }  # fmt: skip
     assert recipes.load(folder / "config.yaml") == tiny
     lines = records(folder)
@@ -151,6 +154,55 @@ def test_the_best_weights_can_be_exported_instead(tiny, tmp_path, monkeypatch):
     assert_same(fresh.state_dict(), states[1])
 
 
+@pytest.mark.filterwarnings("ignore::robust_train.CheckpointWarning")
+def test_a_damaged_best_checkpoint_is_never_replaced_by_the_last_weights(tiny, tmp_path, monkeypatch):
+    scores = iter([0.6, 0.5, 0.4])
+    judge = lambda *_: {"clean": 0.9, "robust": next(scores), "seconds": 0.1}  # noqa: E731
+    monkeypatch.setattr(robust_train.loop, "evaluate_held_out", judge)
+    recipe = tiny.replace(**{"select": "best", "evaluation.every": 1})
+    report = train(recipe, tmp_path, device="cpu")
+    exported = report.weights.read_bytes()
+    (best,) = (tmp_path / "checkpoints").glob("best-00000005-*.pt")
+    best.write_bytes(best.read_bytes()[:-1])
+    for _ in range(2):  # the second time the file has its other name
+        with pytest.raises(ResumeError, match=r"best-00000005-.*is missing or damaged and nothing is exported"):
+            train(recipe, tmp_path, device="cpu")
+    assert report.weights.read_bytes() == exported
+
+
+@pytest.mark.filterwarnings("ignore::robust_train.CheckpointWarning")
+def test_the_best_weights_come_from_the_last_checkpoint_where_that_is_the_best(tiny, tmp_path, monkeypatch):
+    scores = iter([0.4, 0.5, 0.6])
+    judge = lambda *_: {"clean": 0.9, "robust": next(scores), "seconds": 0.1}  # noqa: E731
+    monkeypatch.setattr(robust_train.loop, "evaluate_held_out", judge)
+    recipe = tiny.replace(**{"select": "best", "evaluation.every": 1})
+    first = weights(train(recipe, tmp_path, device="cpu"))
+    (best,) = (tmp_path / "checkpoints").glob("best-*.pt")
+    best.write_bytes(b"")
+    assert_same(weights(train(recipe, tmp_path, device="cpu")), first)
+
+
+def test_an_older_best_goes_only_after_the_newer_state_is_written(tiny, tmp_path, monkeypatch):
+    """Killed between the two, both bests are there."""
+    scores = iter([0.4, 0.5, 0.6])
+    judge = lambda *_: {"clean": 0.9, "robust": next(scores), "seconds": 0.1}  # noqa: E731
+    monkeypatch.setattr(robust_train.loop, "evaluate_held_out", judge)
+    save = robust_train.checkpoint.save
+
+    def dying(folder, kind, update, state):
+        if (kind, update) == ("last", 10):
+            raise Killed
+        return save(folder, kind, update, state)
+
+    monkeypatch.setattr(robust_train.checkpoint, "save", dying)
+    with pytest.raises(Killed):
+        train(tiny.replace(**{"evaluation.every": 1, "checkpoint_every": 99}), tmp_path, device="cpu")
+    assert {path.name[:13] for path in (tmp_path / "checkpoints").glob("best-*.pt")} == {
+        "best-00000005",
+        "best-00000010",
+    }
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tiny, unbroken, tmp_path, records):
     again = train(tiny, tmp_path / "again", device="cpu")
     assert_same(weights(unbroken), weights(again))
@@ -202,7 +254,7 @@ def test_a_death_at_any_write_changes_nothing(operation, count, tiny, unbroken, 
     assert (folder / "summary.csv").read_text().count("\n") == 4
 
 
-@pytest.mark.parametrize("update", [1, 4, 5, 6, 10, 14])
+@pytest.mark.parametrize("update", [1, 4, 5, 6, 15])
 def test_ctrl_c_writes_a_checkpoint_and_the_same_call_goes_on(update, tiny, unbroken, tmp_path, records, monkeypatch):
     folder = tmp_path / "stopped"
     set_learning_rate = robust_train.loop.set_learning_rate
@@ -218,7 +270,8 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_call_goes_on(update, tiny, unbr
         patch.setattr(robust_train.loop, "set_learning_rate", press)
         with pytest.raises(Interrupted, match=f"stopped after update {update} of 15; the same call goes on from there"):
             train(tiny, folder, device="cpu")
-    assert robust_train.checkpoint.newest(folder / "checkpoints")[1]["update"] == update
+    state = robust_train.checkpoint.newest(folder / "checkpoints")[1]
+    assert (state["update"], len(state["history"])) == (update, (update - 1) // 5)  # stopped before the evaluation
     report = train(tiny, folder, device="cpu")
     assert report.resumed == update
     assert_same(weights(report), weights(unbroken))
@@ -234,7 +287,7 @@ def test_a_truncated_checkpoint_is_detected_and_the_one_before_is_used(keep, tin
         path.write_bytes(content[: int(keep * len(content))])
     with pytest.warns(CheckpointWarning) as warned:
         report = train(tiny, unbroken.folder, device="cpu")
-    assert re.search(r"last-00000015.* truncated or damaged.*the one before is used", str(warned[0].message))
+    assert re.search(r"last-00000015.* truncated or damaged.* is tried instead", str(warned[0].message))
     assert "truncated or damaged" in caplog.text
     assert report.resumed == 14
     assert_same(weights(report), expected)
@@ -262,13 +315,37 @@ def test_a_finished_run_says_so_and_gives_its_model(tiny, unbroken, caplog, reco
     assert records(unbroken.folder) == lines
 
 
-def test_a_changed_recipe_is_refused(tiny, unbroken):
+@pytest.mark.parametrize("missing", [[], ["config.yaml", "versions.json"]])
+def test_a_changed_recipe_is_refused_whatever_became_of_the_files(missing, tiny, unbroken):
+    for name in missing:
+        (unbroken.folder / name).unlink()
+    versions = unbroken.folder / "versions.json"
+    before = versions.exists() and versions.read_bytes()
     with pytest.raises(ResumeError, match=r"attack\.eps was 0\.15 and is now 0\.1; epochs was 3 and is now 4"):
         train(tiny.replace(**{"epochs": 4, "attack.eps": 0.1}), unbroken.folder, device="cpu")
     with pytest.raises(ResumeError, match="already holds a run"):
         train(tiny, unbroken.folder, device="cpu", resume=False)
+    assert (versions.exists() and versions.read_bytes()) == before
 
 
+def test_a_finished_run_without_its_records_has_them_in_the_checkpoint(tiny, unbroken, caplog):
+    for name in ("metrics.jsonl", "summary.csv"):
+        (unbroken.folder / name).unlink()
+    report = train(tiny, unbroken.folder, device="cpu")
+    assert report.history == unbroken.history
+    assert "lacked the lines of 3 epochs" in caplog.text
+    lines = [json.loads(line) for line in (unbroken.folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(unbroken.history)
+    assert (unbroken.folder / "summary.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_two_processes_do_not_train_in_one_folder(tiny, unbroken):
+    with open_run(unbroken.folder).locked(), pytest.raises(ResumeError, match="another process trains in"):
+        train(tiny, unbroken.folder, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:logits or gradients of:RuntimeWarning")  # the attack notices too
 @pytest.mark.parametrize("first", [7, 8, 9, 10])
 def test_a_loss_or_weight_that_is_no_number_stops(first, tiny, tmp_path, monkeypatch):
     """Weights explode from update `first` on, inside of an epoch or at its end; the last finite checkpoint is kept."""
@@ -288,6 +365,7 @@ def test_a_loss_or_weight_that_is_no_number_stops(first, tiny, tmp_path, monkeyp
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.filterwarnings("ignore:logits or gradients of:RuntimeWarning")
 def test_divergence_before_the_first_checkpoint_says_so(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(robust_train.loop, "factor", lambda *_: float("nan"))
     with pytest.raises(Diverged, match="no checkpoint was written yet"):
@@ -358,8 +436,8 @@ def test_trains_and_resumes_on_a_gpu(precision, tiny, tmp_path, monkeypatch):
 def test_a_network_with_batch_norm_trains_in_every_mode(attack, batch_norm, tiny, tmp_path):
     recipe = tiny.replace(
         **{
-            "model.name": "resnet10t", "model.img_size": None, "model.drop_rate": 0, "epochs": 1, "batch_size": 600,
-            "attack.name": attack, "attack.batch_norm": batch_norm, "evaluation.steps": 1,
+            "model.name": "test_efficientnet", "model.img_size": None, "model.drop_rate": 0, "epochs": 1,
+            "batch_size": 600, "attack.name": attack, "attack.batch_norm": batch_norm, "evaluation.steps": 1,
             **({"attack.steps": 2} if attack == "pgd" else {}),
         }
     )  # fmt: skip
@@ -390,7 +468,7 @@ def test_trains_on_a_folder_and_goes_on_inside_of_an_epoch(folder_recipe, pictur
     assert records(report.folder) == records(whole.folder)
 
     (pictures / "train" / "cat" / "0.png").unlink()
-    with pytest.raises(ResumeError, match="was written with 12 images and the data now have 11"):
+    with pytest.raises(ResumeError, match=r"other data \(number of images was 12 and is now 11; files was"):
         train(folder_recipe, tmp_path / "whole", data=pictures, device="cpu")
 
 
@@ -403,6 +481,16 @@ def test_a_recipe_that_does_not_work_leaves_the_folder_free(tiny, tmp_path):
         with pytest.raises(ValueError, match=message):
             train(tiny.replace(**wrong), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_fails_before_the_first_checkpoint_leaves_the_folder_free(tiny, unbroken, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(robust_train.loop, "set_learning_rate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny.replace(seed=3), tmp_path / "run", device="cpu")
+    report = train(tiny, tmp_path / "run", device="cpu", resume=False)
+    assert recipes.load(tmp_path / "run" / "config.yaml") == tiny
+    assert_same(weights(report), weights(unbroken))
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union
 
+from robust_train.errors import SetupError
 
-class RecipeError(ValueError):
+
+class RecipeError(SetupError):
     """A recipe or an override that makes no sense; the message names the key, what was given and what is valid."""
 
 
@@ -66,6 +68,13 @@ def flatten(values: Any, where: str = "") -> dict[str, Any]:
         for name, inner in values.items()
         for key, value in flatten(inner, f"{where}.{name}" if where else str(name)).items()
     }
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the values that differ, with the value here and there (None where there is none)."""
+    one, other = flatten(ours), flatten(theirs)
+    names = dict.fromkeys([*one, *other])
+    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 
 def variants(kind: Any) -> list[type]:

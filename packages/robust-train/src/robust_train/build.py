@@ -2,41 +2,96 @@
 
 from typing import Any
 
+import torch
 from robust_models import create_model, load_weights
+from robust_optim import frozen_batch_norm
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
 
 from robust_train.config import Recipe
+from robust_train.errors import SetupError
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    """The model that takes images in [0, 1], with random weights or those of the recipe's file."""
+    """The model that takes images in [0, 1], with random weights or those of the recipe's file.
+
+    Raises:
+        SetupError: if there is no such model, or the file does not fit it.
+    """
     settings = recipe.model
-    model = create_model(
-        settings.name,
-        num_classes=settings.num_classes,
-        in_chans=settings.in_chans,
-        img_size=settings.img_size,
-        drop_rate=settings.drop_rate,
-        drop_path_rate=settings.drop_path_rate,
-    )
-    if settings.weights is not None:
-        load_weights(model, settings.weights)
+    try:
+        model = create_model(
+            settings.name,
+            num_classes=settings.num_classes,
+            in_chans=settings.in_chans,
+            img_size=settings.img_size,
+            drop_rate=settings.drop_rate,
+            drop_path_rate=settings.drop_path_rate,
+        )
+        if settings.weights is not None:
+            load_weights(model, settings.weights)
+    except ValueError as error:
+        raise SetupError(str(error)) from error
     return model
 
 
+def check_model(recipe: Recipe, model: nn.Module, shape: tuple[int, int, int], smallest_batch: int) -> None:
+    """Try the model on black images before the run begins; it stays as it is, in training mode.
+
+    Args:
+        recipe: for messages.
+        model: on the CPU or a GPU.
+        shape: (channels, height, width) of an image.
+        smallest_batch: images in the smallest batch of an epoch.
+
+    Raises:
+        SetupError: if the model does not take images of this shape, or batch norm does not take a single one.
+    """
+    images = torch.zeros(2, *shape, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():
+            model.eval()(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        size = " x ".join(map(str, shape))
+        raise SetupError(
+            f"the model {recipe.model.name} does not take images of {size} with model.img_size "
+            f"{recipe.model.img_size}: set model.img_size to {shape[-1]}, or choose another model.name ({error})"
+        ) from error
+    finally:
+        model.train()
+    if smallest_batch > 1:
+        return
+    try:
+        with torch.no_grad(), frozen_batch_norm(model):
+            model(images[:1])
+    except ValueError as error:
+        raise SetupError(
+            "the last batch of an epoch is a single image, which the batch norm of this model cannot take: set "
+            f"data.drop_last to true, or change batch_size ({error})"
+        ) from error
+
+
 def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
-    """Timm's optimizer, with its groups of parameters for weight decay and layer-wise learning rates."""
+    """Timm's optimizer, with its groups of parameters for weight decay and layer-wise learning rates.
+
+    Raises:
+        SetupError: if the optimizer needs a GPU or a package that is not here.
+    """
     settings = recipe.optimizer
     used: dict[str, Any] = {"momentum": settings.momentum, "betas": settings.betas}
-    optimizer: Optimizer = create_optimizer_v2(
-        model,
-        settings.name,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        filter_bias_and_bn=not settings.decay_all,
-        layer_decay=settings.layer_decay,
-        **{name: value for name, value in used.items() if value is not None},
-    )
+    try:
+        optimizer: Optimizer = create_optimizer_v2(
+            model,
+            settings.name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            filter_bias_and_bn=not settings.decay_all,
+            layer_decay=settings.layer_decay,
+            **{name: value for name, value in used.items() if value is not None},
+        )
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
+        raise SetupError(
+            f"optimizer.name {settings.name!r} cannot be used here: {error}; adamw and sgd always can"
+        ) from error
     return optimizer

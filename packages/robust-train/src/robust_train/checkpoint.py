@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from robust_train.errors import SetupError
+
 logger = logging.getLogger("robust_train")
 
 _NAME = re.compile(r"(last|best)-(\d{8,})-([0-9a-f]{16})\.pt")
 
 
-class ResumeError(ValueError):
+class ResumeError(SetupError):
     """The folder holds a run that this call cannot go on with."""
 
 
@@ -47,43 +49,46 @@ def save(folder: Path, kind: str, update: int, state: Mapping[str, Any]) -> Path
     return path
 
 
-def newest(folder: Path, kinds: Collection[str] = ("last", "best")) -> tuple[Path, dict[str, Any]] | None:
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Read the newest whole checkpoint, or None where there is none.
 
     A damaged one is passed over with a `CheckpointWarning` and a line in the log, and the one before it is used.
     Nothing in a checkpoint is ever executed (`weights_only=True`).
     """
-    for path in reversed(listed(folder, kinds)):
+    return _first_whole(listed(folder)[::-1])
+
+
+def of_update(folder: Path, update: int) -> tuple[Path, dict[str, Any]] | None:
+    """Read a whole checkpoint that was written after this update, of either kind, or None where there is none."""
+    return _first_whole([path for path in listed(folder) if int(path.name.split("-")[1]) == update])
+
+
+def _first_whole(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
+    for index, path in enumerate(paths):
         content = path.read_bytes()
         match = _NAME.fullmatch(path.name)
         if match and hashlib.sha256(content).hexdigest()[:16] == match.group(3):
             return path, torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        message = (
-            f"the checkpoint {path} is truncated or damaged: it is renamed to .damaged, and the one before is used"
-        )
+        rest = paths[index + 1 :]
+        instead = f"{rest[0].name} is tried instead" if rest else "there is no other to use instead"
+        message = f"the checkpoint {path} is truncated or damaged: it is renamed to .damaged, and {instead}"
         path.rename(path.with_suffix(".damaged"))  # or else it would pass for the newest again
         logger.warning(message)
-        warnings.warn(message, CheckpointWarning, stacklevel=2)
+        warnings.warn(message, CheckpointWarning, stacklevel=3)
     return None
 
 
-def restore(path: Path, state: Mapping[str, Any], parts: Mapping[str, Any], images: Sequence[int]) -> None:
+def restore(path: Path, state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Give every part (model, optimizer, ...) the state that the checkpoint has for it.
 
     Args:
         path: of the checkpoint, for messages.
         state: its content.
         parts: objects with `load_state_dict`, by name.
-        images: numbers of images in the data now; those in the checkpoint must be the same.
 
     Raises:
-        ResumeError: if the data, the model or the optimizer are not those of the checkpoint.
+        ResumeError: if the model or the optimizer are not those of the checkpoint.
     """
-    if state["images"] != list(images):
-        raise ResumeError(
-            f"{path} was written with {sum(state['images'])} images and the data now have {sum(images)}: give the "
-            "data folder of the run, or choose another folder for a new one"
-        )
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
-from robust_train._fields import RecipeError, build, flatten, hints, name_of, plain, variants
+from robust_train._fields import RecipeError, build, differences, hints, name_of, plain, variants
 from robust_train.settings import (
     AverageSettings,
     ConstantSchedule,
@@ -123,9 +123,7 @@ class Recipe:
 
     def differences(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
         """Dotted names of the settings that differ, with the value here and there (None where there is none)."""
-        ours, theirs = flatten(plain(self)), flatten(plain(other))
-        names = dict.fromkeys([*ours, *theirs])
-        return {n: (ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)}
+        return differences(plain(self), plain(other))
 
     def to_yaml(self) -> str:
         """The recipe as YAML, in the order of the fields; `Recipe.from_yaml` reads it back without loss."""

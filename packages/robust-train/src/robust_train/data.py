@@ -1,5 +1,6 @@
 """Training images in an order that depends on seed and epoch alone, and the part of them that is held out."""
 
+import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from robust_bench.datasets import Folder, digits
 from timm.data import create_transform  # type: ignore[attr-defined]
+from timm.data.readers.img_extensions import get_img_extensions
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from robust_train.config import Recipe
+from robust_train.errors import SetupError
 from robust_train.seeds import derive, permutation
 from robust_train.settings import DigitsData, FolderData
 
@@ -29,10 +32,14 @@ class TrainingData:
         drop_last: leave out the images that do not fill the last batch.
         seed: of order and augmentation.
         workers: processes that read image files; the result does not depend on it.
+        shape: (channels, height, width) of an image.
+        fingerprint: plain values that tell these data from others.
     """
 
     training: Dataset[Any]
     validation: Dataset[Any]
+    shape: tuple[int, int, int]
+    fingerprint: dict[str, Any]
     batch_size: int
     drop_last: bool
     seed: int
@@ -48,6 +55,11 @@ class TrainingData:
     def sizes(self) -> list[int]:
         """Images in the training and in the validation part."""
         return [len(self.training), len(self.validation)]  # type: ignore[arg-type]
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the smallest batch of an epoch."""
+        return self.batch_size if self.drop_last else self.sizes[0] % self.batch_size or self.batch_size
 
     def batches(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (N, C, H, W) in [0, 1] and labels (N,) of an epoch, without its first `skip` batches."""
@@ -78,23 +90,31 @@ def load_data(recipe: Recipe, root: str | os.PathLike[str] | None = None, worker
         workers: processes that read image files.
 
     Raises:
-        ValueError: if `root` is missing or not needed, or the data do not agree with the model.
+        SetupError: if `root` is missing or not needed, or the data do not agree with the model.
         FileNotFoundError: if there is no such folder.
     """
     settings = recipe.data
+    if workers < 0:
+        raise SetupError(f"workers must not be negative, got {workers}: 0 reads the images in this process")
     if isinstance(settings, DigitsData):
         if root is not None:
-            raise ValueError(f"the digits are embedded: leave the data folder out (got {root})")
+            raise SetupError(f"the digits are embedded: leave the data folder out (got {root})")
         images, labels = digits("train").tensors
         _check(recipe, classes=10, channels=1)
-        count = len(images)
+        count, shape = len(images), (1, 8, 8)
+        content = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+        fingerprint = {"number of images": count, "content": content}
     else:
         if root is None:
-            raise ValueError("the recipe trains on a folder of images: say where it is (data=..., or --data DIR)")
+            raise SetupError("the recipe trains on a folder of images: say where it is (data=..., or --data DIR)")
         place = Path(root) / "train" if (Path(root) / "train").is_dir() else Path(root)
-        training, validation = (Folder(place, transform=transform) for transform in _transforms(settings))
+        try:
+            training, validation = (Folder(place, transform=transform) for transform in _transforms(settings))
+        except ValueError as error:
+            raise SetupError(str(error)) from error
         _check(recipe, classes=len(training.classes), channels=3)
-        count = len(training)
+        count, shape = len(training), (3, settings.size, settings.size)
+        fingerprint = {"number of images": count, "classes": list(training.classes), "files": _hash_names(place)}
     order = permutation(count, derive(recipe.seed, "held out"))
     held_out = max(1, round(settings.held_out * count))
     kept, away = order[held_out:].sort().values, order[:held_out].sort().values
@@ -106,13 +126,15 @@ def load_data(recipe: Recipe, root: str | os.PathLike[str] | None = None, worker
     data = TrainingData(
         training=parts[0],
         validation=parts[1],
+        shape=shape,
+        fingerprint=fingerprint,
         batch_size=recipe.batch_size,
         drop_last=settings.drop_last,
         seed=recipe.seed,
         workers=workers,
     )
     if not data.updates:
-        raise ValueError(
+        raise SetupError(
             f"{len(kept)} training images do not fill a batch of {recipe.batch_size}: make batch_size smaller"
         )
     return data
@@ -121,7 +143,15 @@ def load_data(recipe: Recipe, root: str | os.PathLike[str] | None = None, worker
 def _check(recipe: Recipe, classes: int, channels: int) -> None:
     for setting, has in (("num_classes", classes), ("in_chans", channels)):
         if (wanted := getattr(recipe.model, setting)) != has:
-            raise ValueError(f"model.{setting} is {wanted}, but the data have {has}: set model.{setting} to {has}")
+            raise SetupError(f"model.{setting} is {wanted}, but the data have {has}: set model.{setting} to {has}")
+
+
+def _hash_names(folder: Path) -> str:
+    """The sha256 of the image files' relative paths and sizes; reading all pixels would take too long."""
+    endings = get_img_extensions()  # type: ignore[no-untyped-call]
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    lines = (f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _transforms(settings: FolderData) -> tuple[Any, Any]:

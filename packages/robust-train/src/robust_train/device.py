@@ -2,12 +2,14 @@
 
 import torch
 
+from robust_train.errors import SetupError
+
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
     """The device that was asked for, or a GPU where there is one.
 
     Raises:
-        ValueError: if there is no such device here.
+        SetupError: if there is no such device here, or it is none of a CPU and an NVIDIA or AMD GPU.
 
     Examples:
         >>> choose_device("cpu")
@@ -18,7 +20,11 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     try:
         place = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"no device is called {device!r}: use cpu, cuda or cuda:N") from error
+        raise SetupError(f"no device is called {device!r}: use cpu, cuda or cuda:N") from error
+    if place.type not in ("cpu", "cuda"):
+        raise SetupError(
+            f"device {place} is not supported, only cpu and cuda: the promise of exact resume is tested there"
+        )
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no {place} here ({torch.cuda.device_count()} GPUs were found): use device cpu")
+        raise SetupError(f"there is no {place} here ({torch.cuda.device_count()} GPUs were found): use device cpu")
     return place

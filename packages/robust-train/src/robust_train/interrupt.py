@@ -1,10 +1,13 @@
 """Ctrl-C that ends a run between two updates, so that its last checkpoint is whole."""
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+logger = logging.getLogger("robust_train")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -34,6 +37,8 @@ def watch_interrupts() -> Iterator[Interruption]:
     def note(number: int, _frame: FrameType | None) -> None:
         interruption.requested = True
         signal.signal(number, before[signal.Signals(number)])
+        with contextlib.suppress(RuntimeError):  # it came in the middle of another line: that one has precedence
+            logger.warning("stopping after this update; press again to stop at once")
 
     try:
         for number in before:

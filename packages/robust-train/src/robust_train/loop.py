@@ -15,17 +15,21 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import nn
 
 from robust_train import checkpoint
-from robust_train.build import build_model, build_optimizer
+from robust_train.build import build_model, build_optimizer, check_model
+from robust_train.checkpoint import ResumeError
 from robust_train.config import Recipe
 from robust_train.data import load_data
 from robust_train.device import choose_device
 from robust_train.evaluation import evaluate_held_out
 from robust_train.interrupt import Interrupted, watch_interrupts
 from robust_train.objectives import build_objective
+from robust_train.origin import check_origin, describe_origin
 from robust_train.progress import show
-from robust_train.run_folder import Record, RunFolder, Window, open_run, prepare
+from robust_train.run_folder import Record, RunFolder, open_run
 from robust_train.schedule import factor, set_learning_rate
 from robust_train.seeds import derive, own_random_state, seed_torch
+from robust_train.state import State
+from robust_train.window import Window
 
 logger = logging.getLogger("robust_train")
 
@@ -83,15 +87,17 @@ def train(
         progress: show a bar on the standard error stream; None shows it on a terminal only.
 
     Raises:
-        ResumeError: if `out` holds a run of another recipe or other data; it names the settings.
-        ValueError: if the data do not agree with the recipe.
+        ResumeError: if `out` holds a run of another recipe or other data, and it names the settings; if another process
+            trains there; or if the best checkpoint, which is to be exported, is damaged.
+        SetupError: if recipe, data and machine do not go together; found before the first update.
         Diverged: if the loss becomes NaN or infinite; it says where, and which checkpoint is the last with finite
             weights.
         Interrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    run = open_run(out, recipe, resume)
+    run = open_run(out)
     place = choose_device(device)
     split = load_data(recipe, data, workers)
+    origin = describe_origin(recipe, split.fingerprint, place)
     precision = _PRECISIONS[recipe.precision]
     objective = build_objective(recipe, precision)
     updates = recipe.epochs * split.updates
@@ -99,54 +105,50 @@ def train(
     with own_random_state(place), watch_interrupts() as interruption, contextlib.ExitStack() as stack:
         seed_torch(derive(recipe.seed, "weights"), place)
         model = build_model(recipe).to(place)
+        check_model(recipe, model, split.shape, split.smallest_batch)
         optimizer = build_optimizer(recipe, model)
         scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
         average = recipe.average and ModelEmaV3(model, recipe.average.decay, use_warmup=recipe.average.warmup)
         final = average.module if average else model  # what is evaluated, selected and exported
+        state = State(parts={"model": model, "optimizer": optimizer, "scaler": scaler})
+        if average:
+            state.parts["average"] = average.module
 
-        prepare(run, recipe, place)  # from here on there is a run: all settings were found to work
-
-        # Where an earlier start left off.
-        parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
-        parts |= {"average": average.module} if average else {}
-        window, whole, update = Window(), Window(), 0  # sums since the last record, and of the epoch
-        best: Record = {}
+        # Where an earlier start left off. All settings were found to work, so from here on there is a run.
+        stack.enter_context(run.locked())
         if found := checkpoint.newest(run.checkpoints):
-            path, state = found
-            checkpoint.restore(path, state, parts, split.sizes)
-            window.load_state_dict(state["window"], place)
-            whole.load_state_dict(state["whole"], place)
-            update, best = state["update"], state["best"]
-            logger.info(f"{run.path} goes on after update {update} of {updates} ({path.name})")
-        resumed, records = update, run.keep_until(update)
-        take = stack.enter_context(show(recipe.name, updates, update, progress))
+            if not resume:
+                raise ResumeError(f"{run.path} already holds a run: choose another folder, or resume it")
+            check_origin(found[0], found[1]["origin"], origin)
+            state.restore(*found, place)
+            logger.info(f"{run.path} goes on after update {state.update} of {updates} ({found[0].name})")
+        run.describe(recipe, origin["versions"])
+        run.keep(state.update, state.history)
+        resumed, finished = state.update, len(state.history) == recipe.epochs
+        take = stack.enter_context(show(recipe.name, updates, state.update, progress))
 
         def check() -> None:
-            if not (window.is_finite() and all(torch.isfinite(weight).all() for weight in model.parameters())):
-                raise _diverged(run, update, window)
+            if not state.is_finite():
+                raise _diverged(run, state)
 
         def save(kind: str) -> None:
             check()
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"window": window.state_dict(), "whole": whole.state_dict()}
-            state |= {"update": update, "best": best, "images": split.sizes}
-            checkpoint.save(run.checkpoints, kind, update, state)
-            checkpoint.prune(run.checkpoints)
+            checkpoint.save(run.checkpoints, kind, state.update, {**state.state_dict(), "origin": origin})
 
         def write(record: Record) -> None:
-            records.append(record)
             run.append(record)
             take(record)
 
         start = time.perf_counter()
-        for epoch in range(update // split.updates, recipe.epochs):
+        for epoch in range(len(state.history), recipe.epochs):
             model.train()
-            for images, labels in split.batches(epoch, skip=update - epoch * split.updates):
+            for images, labels in split.batches(epoch, skip=state.update - epoch * split.updates):
                 # Every update has its own seed, so nothing depends on what was drawn before.
-                lr = recipe.optimizer.lr * factor(recipe.schedule, update, updates, split.updates)
+                lr = recipe.optimizer.lr * factor(recipe.schedule, state.update, updates, split.updates)
                 set_learning_rate(optimizer, lr)
-                seed_torch(derive(recipe.seed, "update", update), place)
-                random = ImageRandom(derive(recipe.seed, "attack", update), torch.arange(len(images), device=place))
+                seed_torch(derive(recipe.seed, "update", state.update), place)
+                seed = derive(recipe.seed, "attack", state.update)
+                random = ImageRandom(seed, torch.arange(len(images), device=place))
                 images, labels = images.to(place, non_blocking=True), labels.to(place, non_blocking=True)
 
                 perturbed = objective.perturb(model, images, labels, random)
@@ -159,75 +161,74 @@ def train(
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
                 scaler.step(optimizer)
                 scaler.update()
-                update += 1
+                state.add(metrics, len(images))
                 if average:
-                    average.update(model, step=update)
-                for sums in (window, whole):
-                    sums.add(metrics, len(images))
+                    average.update(model, step=state.update)
 
-                end_of_epoch = update == (epoch + 1) * split.updates
-                if update % recipe.log_every == 0 or end_of_epoch:
-                    if not window.is_finite():
-                        raise _diverged(run, update, window)
-                    write(_window_record(epoch, update, lr, window, start))
-                    window, start = Window(), time.perf_counter()
-                if not end_of_epoch and (update % recipe.checkpoint_every == 0 or interruption.requested):
+                end_of_epoch = state.update == (epoch + 1) * split.updates
+                if state.update % recipe.log_every == 0 or end_of_epoch:
+                    check()
+                    write(_window_record(epoch, state, lr, start))
+                    state.window, start = Window(), time.perf_counter()
+                if interruption.requested or (state.update % recipe.checkpoint_every == 0 and not end_of_epoch):
                     save("last")
-                    if interruption.requested:
-                        raise Interrupted(_stopped(run, update, updates))
+                    checkpoint.prune(run.checkpoints)
+                if interruption.requested:  # at the end of an epoch, its evaluation is done when the run goes on
+                    done = f"stopped after update {state.update} of {updates}"
+                    raise Interrupted(f"{done}; the same call goes on from there ({run.path})")
 
-            record: Record = {"kind": "epoch", "epoch": epoch, "update": update, **whole.means()}
-            whole = Window()
-            check()
+            record: Record = {"kind": "epoch", "epoch": epoch, "update": state.update, **state.whole.means()}
             if (epoch + 1) % recipe.evaluation.every == 0 or epoch + 1 == recipe.epochs:
                 try:
                     record |= evaluate_held_out(final, recipe, split)
                 except FloatingPointError as error:
-                    raise _diverged(run, update, window) from error
-                if not best or record["robust"] > best["robust"]:
-                    best = {name: record[name] for name in ("epoch", "update", "clean", "robust")}
+                    raise _diverged(run, state) from error
+                if not state.best or record["robust"] > state.best["robust"]:
+                    state.best = {name: record[name] for name in ("epoch", "update", "clean", "robust")}
             write(record)
-            run.write_summary([one for one in records if one["kind"] == "epoch"])
-            if best.get("update") == update:
+            state.history.append(record)
+            state.whole = Window()
+            run.write_summary(state.history)
+            if state.best.get("update") == state.update:
                 save("best")
             save("last")
+            checkpoint.prune(run.checkpoints)  # an older best goes after both are written
             start = time.perf_counter()
-            if interruption.requested and update < updates:
-                raise Interrupted(_stopped(run, update, updates))
 
-        if resumed == updates:
+        if finished:
             logger.info(f"the run in {run.path} was finished already: nothing is left to do")
-        return _finish(run, recipe, final, records, best, resumed)
+        if recipe.select == "best":
+            final.load_state_dict(_best(run, state)["average" if average else "model"])
+        save_weights(final, run.weights)
+    history = tuple(state.history)
+    return Report(
+        model=final.eval(), history=history, best=state.best, folder=run.path, weights=run.weights, resumed=resumed
+    )
 
 
-def _window_record(epoch: int, update: int, lr: float, window: Window, start: float) -> Record:
+def _window_record(epoch: int, state: State, lr: float, start: float) -> Record:
     seconds = time.perf_counter() - start
-    speed = {"seconds": seconds, "images_per_second": window.images / seconds}
-    return {"kind": "window", "epoch": epoch, "update": update, "lr": lr, **window.means(), **speed}
+    speed = {"seconds": seconds, "images_per_second": state.window.images / seconds}
+    return {"kind": "window", "epoch": epoch, "update": state.update, "lr": lr, **state.window.means(), **speed}
 
 
-def _diverged(run: RunFolder, update: int, window: Window) -> Diverged:
+def _diverged(run: RunFolder, state: State) -> Diverged:
     kept = checkpoint.listed(run.checkpoints)
     last = f"the last checkpoint with finite weights is {kept[-1]}" if kept else "no checkpoint was written yet"
-    means = ", ".join(f"{name} {value:.4g}" for name, value in window.means().items())
+    means = ", ".join(f"{name} {value:.4g}" for name, value in state.window.means().items())
     return Diverged(
-        f"the loss, a weight or the logits became NaN or infinite in the updates up to "
-        f"{update}{f' ({means})' if means else ''}; "
-        f"{last}. "
+        f"the loss, a weight or the logits became NaN or infinite in the updates up to {state.update}"
+        f"{f' ({means})' if means else ''}; {last}. "
         "Lower optimizer.lr, set clip, or use bf16 instead of fp16, in a new folder"
     )
 
 
-def _stopped(run: RunFolder, update: int, updates: int) -> str:
-    return f"stopped after update {update} of {updates}; the same call goes on from there ({run.path})"
-
-
-def _finish(
-    run: RunFolder, recipe: Recipe, final: nn.Module, records: list[Record], best: Record, resumed: int
-) -> Report:
-    """Export the weights that the recipe selects."""
-    if recipe.select == "best" and (found := checkpoint.newest(run.checkpoints, kinds=["best"])):
-        final.load_state_dict(found[1]["average" if recipe.average else "model"])
-    save_weights(final, run.weights)
-    history = tuple(record for record in records if record["kind"] == "epoch")
-    return Report(model=final.eval(), history=history, best=best, folder=run.path, weights=run.weights, resumed=resumed)
+def _best(run: RunFolder, state: State) -> dict[str, Any]:
+    """The checkpoint of the best evaluation, never another one."""
+    update = state.best["update"]
+    if found := checkpoint.of_update(run.checkpoints, update):
+        return found[1]
+    raise ResumeError(
+        f"the best checkpoint, {run.checkpoints / f'best-{update:08d}-*.pt'}, is missing or damaged and nothing is "
+        "exported: the last weights are whole but not the best; train in a new folder to have the best ones again"
+    )

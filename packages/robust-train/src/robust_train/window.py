@@ -1,0 +1,39 @@
+"""Sums of an objective's metrics."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+class Window:
+    """Sums of an objective's metrics over the updates since the last record; they lie on the device until read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.images = 0
+
+    def add(self, metrics: Mapping[str, torch.Tensor], images: int) -> None:
+        """Add the sums over the images of one batch."""
+        for name, value in metrics.items():
+            total = self.sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device))
+            self.sums[name] = total + value
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        """The means over the images so far."""
+        return {name: total.item() / self.images for name, total in self.sums.items()}
+
+    def is_finite(self) -> bool:
+        """Whether all sums are numbers."""
+        return all(math.isfinite(total.item()) for total in self.sums.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, to go into a checkpoint."""
+        return {"sums": dict(self.sums), "images": self.images}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take the sums of a checkpoint."""
+        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self.images = state["images"]
