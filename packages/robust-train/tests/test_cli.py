@@ -1,11 +1,11 @@
 """The command: what it prints, where, and with which exit code."""
 
-import os
-import subprocess
+import runpy
 import sys
 
 import pytest
 import robust_train.cli
+import robust_train.loop
 import yaml
 from robust_models import create_model, load_weights
 from robust_train import Diverged, Interrupted, Recipe, recipes
@@ -135,10 +135,30 @@ def test_other_arguments_reach_the_training(run, tmp_path, monkeypatch):
         "'resnet999'"),
         (["run", "--out", "OUT", "--recipe", "digits-pgd", "--model.num_classes", "7"], "set model.num_classes to 10"),
         (["run", "--out", "OUT", "--recipe", "digits-pgd", "--device", "gpu7"], "gpu7"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--device", "mps"], "only cpu and cuda"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--workers", "-1"], "workers must not be negative"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--attack.ep", ".1"], "did you mean --attack.eps?"),
+        (["run", "--out", "OUT", "--recip", "digits-pgd"], "did you mean --recipe?"),
+        (["recipes", "--outt", "x"], "there is no option --outt: robust-train recipes --help"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--attack", "null"], "attack must be given: the objective"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--average", "0.9"], "average must be a section"),
+        (["run", "--out", "FILE/run", "--recipe", "digits-pgd"], "FILE/run cannot be made or written to: Not a dir"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--config", "FILE"], "FILE: the recipe has no key 'epoch'"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--config", "BINARY"], "BINARY is no text in UTF-8"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--optimizer.name", "adahessian"], "second derivatives"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--model.name", "test_vit", "--model.img_size", "null"],
+        "set model.img_size to 8"),
+        (["run", "--out", "OUT", "--recipe", "digits-pgd", "--batch_size", "1", "--model.name", "test_efficientnet",
+        "--model.img_size", "null"], "a single image, which the batch norm"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_clear_line_and_exit_code_2(arguments, message, run, tmp_path):
-    code, out, err = run(*[str(tmp_path / "run") if argument == "OUT" else argument for argument in arguments])
+    (tmp_path / "FILE.yaml").write_text("epoch: 3")
+    (tmp_path / "BINARY.yaml").write_bytes(b"\xff\xfe")
+    for word, path in (("OUT", "run"), ("FILE", "FILE.yaml"), ("BINARY", "BINARY.yaml")):
+        arguments = [argument.replace(word, str(tmp_path / path)) for argument in arguments]
+        message = message.replace(word, path)
+    code, out, err = run(*arguments)
     assert (code, out, len(err)) == (2, "", 1)
     assert err[0].startswith("robust-train: ")
     assert message in err[0]
@@ -158,18 +178,44 @@ def test_the_help_explains_every_setting(capsys):
         main(["run", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
+    assert out.startswith("usage: robust-train run --out OUT [--recipe NAME] [--config FILE] [--SETTING VALUE ...]")
+    assert "--attack null null for none: how the images" in out
     assert "--attack.relative_step NUMBER length of" in out
-    assert "--schedule.milestones [NUMBER,...] the epochs, rising" in out
+    assert "--schedule.milestones [NUMBER,...] the epochs, strictly rising" in out
     assert "--data.name digits|folder" in out
 
 
-def test_runs_as_a_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "robust_train", "show", "digits-pgd"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert Recipe.from_yaml(done.stdout) == recipes.load("digits-pgd")
+@pytest.mark.parametrize("error", [ValueError("of a library"), TypeError("a bug"), RuntimeError("shapes")])
+def test_errors_inside_of_the_training_keep_their_traceback(error, run, tmp_path, monkeypatch):
+    def end(*_, **__):
+        raise error
+
+    monkeypatch.setattr(robust_train.loop, "set_learning_rate", end)
+    with pytest.raises(type(error), match=str(error)):
+        run("run", "--recipe", "digits-pgd", "--out", tmp_path / "run", "--device", "cpu")
+
+
+def test_sections_that_may_be_absent_can_be_set_to_null(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(robust_train.cli, "train", lambda recipe, *_, **__: seen.append(recipe) or 1 / 0)
+    command = ["run", "--recipe", "digits-fgsm-rs", "--out", tmp_path, "--objective.name", "standard"]
+    command += ["--attack", "null", "--average=null", "--evaluation.norm", "Linf", "--evaluation.eps", "0.1"]
+    with pytest.raises(ZeroDivisionError):
+        run(*command)
+    assert (seen[0].objective.name, seen[0].attack, seen[0].average) == ("standard", None, None)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"robust-train {robust_train.__version__}\n"
+
+
+def test_runs_as_a_module(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["robust_train", "show", "digits-pgd"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("robust_train", run_name="__main__")
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.err) == (0, "")
+    assert Recipe.from_yaml(captured.out) == recipes.load("digits-pgd")

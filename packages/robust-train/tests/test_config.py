@@ -6,6 +6,7 @@ import pytest
 from robust_train import Recipe, RecipeError, recipes
 from robust_train._fields import flatten, plain
 from robust_train.config import read_yaml
+from robust_train.settings import AverageSettings, PGDAttack
 
 FOLDER = {
     "name": "folder", "held_out": 0.1, "drop_last": True, "size": 32, "scale": [0.5, 1.0], "flip": 0.5,
@@ -66,6 +67,38 @@ def test_a_section_can_come_and_go(recipe):
     averaged = recipe.replace(**{"average.decay": 0.9, "average.warmup": True})
     assert averaged.average.decay == 0.9
     assert averaged.replace(average=None) == recipe
+
+
+def test_typed_values_are_as_good_as_plain_ones(recipe):
+    attack = PGDAttack(
+        name="pgd",
+        norm="Linf",
+        eps=0.1,
+        steps=2,
+        relative_step=0.5,
+        random_start=True,
+        batch_norm="eval",
+        autocast=False,
+    )
+    changed = recipe.replace(attack=attack, average=AverageSettings(decay=0.9, warmup=False))
+    assert changed.attack == attack
+    assert changed.replace(**{"attack.steps": 3}).attack == dataclasses.replace(attack, steps=3)
+    assert recipe.replace(**{"optimizer.betas": (0.8, 0.9)}).optimizer.betas == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": "3"}, r"epochs must be a whole number, got '3' \(str\)"),
+        ({"clip": "1/2"}, r"clip must be 0\.5, got '1/2'"),
+        ({"average": {"decay": 0.9, "warmup": False}}, r"average must be AverageSettings\("),
+        ({"attack": 3}, "attack must be a section"),
+        ({"select": "first"}, "select must be one of last, best"),
+    ],
+)
+def test_wrong_types_are_refused_also_without_replace(changes, message, recipe):
+    with pytest.raises(RecipeError, match=message):
+        dataclasses.replace(recipe, **changes)
 
 
 @pytest.mark.parametrize(("text", "eps"), [("8/255", 8 / 255), ("1e-2", 0.01), (" 0.1", 0.1), (1, 1.0)])
@@ -140,7 +173,12 @@ def test_numbers_may_be_fractions_and_what_yaml_takes_for_text(text, eps, recipe
         ({"schedule": {"name": "cosine", "warmup_epochs": 0, "start": 0, "end": 0}}, "start has no effect without"),
         ({"schedule": {"name": "cosine", "warmup_epochs": -1, "start": 1, "end": 0}}, "must not be negative"),
         ({"schedule": {"name": "cosine", "warmup_epochs": 0, "start": 1, "end": 2}}, "end must be a share"),
-        ({"schedule": {"name": "steps", "milestones": [2, 1], "factor": 0.1}}, "milestones must be rising"),
+        ({"schedule": {"name": "steps", "milestones": [2, 1], "factor": 0.1}}, "milestones must be strictly rising"),
+        ({"schedule": {"name": "steps", "milestones": [1, 1], "factor": 0.1}}, "must be strictly rising"),
+        ({"schedule": {"name": "steps", "milestones": [0, 1], "factor": 0.1}}, "epochs above 0"),
+        ({"schedule": {"name": "steps", "milestones": [60], "factor": 0.1}}, r"must lie below epochs \(60\), got"),
+        ({"schedule": {"name": "cosine", "warmup_epochs": 60, "start": 1, "end": 0}}, r"less than epochs \(60\)"),
+        ({"optimizer.name": "adahessian"}, "optimizer.name 'adahessian' needs second derivatives"),
         ({"schedule": {"name": "steps", "milestones": [], "factor": 0.1}}, "at least one"),
         ({"schedule": {"name": "steps", "milestones": [1], "factor": 1}}, r"schedule\.factor must lie in \(0, 1\)"),
         ({"average": {"decay": 1, "warmup": True}}, r"average\.decay must lie in \(0, 1\)"),

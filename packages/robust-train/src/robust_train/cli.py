@@ -10,6 +10,7 @@ import typing
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,34 @@ from rich.console import Console
 from rich.table import Table
 
 from robust_train import recipes
-from robust_train._fields import hints, variants
+from robust_train._fields import RecipeError, hints, variants
 from robust_train.checkpoint import CheckpointWarning
 from robust_train.config import Recipe, read_yaml
+from robust_train.errors import SetupError
 from robust_train.interrupt import Interrupted
 from robust_train.loop import Diverged, Report, train
 
-# Errors of whoever types the command: one line on the standard error stream, no traceback.
-_USER_ERRORS = (ValueError, TypeError, OSError, Diverged)
+# Errors that whoever types the command can mend: one line on the standard error stream. Others keep their traceback.
+_USER_ERRORS = (SetupError, OSError, Diverged)
+
+_STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 (the training diverged), 2 (wrong input) or 130 (stopped).
 
+    An error inside of the training leaves with its traceback: it is ours, or the model's.
+
     Args:
         arguments: those of the command line, without the program's name; None takes them from there.
     """
-    parser = _parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if unknown := _unknown_option(given):
+        return _complain(unknown)
     try:
-        settings = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+        settings = _parser().parse_args(given)
     except argparse.ArgumentError as error:
-        return _complain(_parsing_error(str(error)))
+        return _complain(str(error))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CheckpointWarning)  # it is in the log too
         try:
@@ -82,7 +90,7 @@ def _run(settings: Any) -> None:
 def _chosen(settings: Any) -> Recipe:
     """The recipe by name, under the settings of `--config`, under those of the command line."""
     if settings.recipe is None and settings.config is None:
-        raise ValueError(f"say what to train: --recipe with one of {', '.join(recipes.names())}, or --config FILE")
+        raise SetupError(f"say what to train: --recipe with one of {', '.join(recipes.names())}, or --config FILE")
     overrides: dict[str, Any] = {}
     if settings.config is None:
         recipe = recipes.load(settings.recipe)
@@ -90,12 +98,20 @@ def _chosen(settings: Any) -> Recipe:
         recipe = recipes.load(Path(settings.config))
     else:
         recipe = recipes.load(settings.recipe)
-        overrides |= _dotted(read_yaml(recipes.text(Path(settings.config))))
+        recipe = _over(recipe, Path(settings.config))
     for option in _options():
         text = getattr(settings, option.dest)
         if text is not None:
             overrides[option.key] = option.parse(text)
     return recipe.replace(**overrides)
+
+
+def _over(recipe: Recipe, file: Path) -> Recipe:
+    """The recipe with the settings of a file, which may state a part of it."""
+    try:
+        return recipe.replace(**_dotted(read_yaml(recipes.text(file))))
+    except RecipeError as error:
+        raise RecipeError(f"{file}: {error}") from error
 
 
 def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +139,7 @@ class _Option:
 
     def parse(self, text: str) -> Any:
         """Read the text as YAML, except where the setting is a text itself."""
-        parts = set(typing.get_args(self.kind)) or {self.kind}
+        parts = set(typing.get_args(self.kind)) or {self.kind}  # the kind of a section that may be null is NoneType
         if text == "null":
             return None
         if str in parts:
@@ -153,6 +169,8 @@ def _options() -> list[_Option]:
     found: dict[str, _Option] = {}
     for name, kind in hints(Recipe).items():
         sections = variants(kind)
+        if types.NoneType in typing.get_args(kind) and sections:
+            found[name] = _Option(name, types.NoneType, f"null for none: {_meanings(Recipe).get(name, '')}")
         if not sections:
             found[name] = _Option(name, kind, _meanings(Recipe).get(name, ""))
         for section in sections:
@@ -179,11 +197,16 @@ def _meanings(kind: type) -> dict[str, str]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="robust-train", description="Robust training of image models: recipes, exact resume.", exit_on_error=False
+        prog="robust-train",
+        description="Robust training of image models: recipes, exact resume.",
+        version=version("robust-train"),
+        **_STRICT,
     )
     commands = parser.add_subcommands(required=True)
     run = ArgumentParser(
-        description="Train the model of a recipe; the same command goes on after an interruption.", exit_on_error=False
+        description="Train the model of a recipe; the same command goes on after an interruption.",
+        usage="robust-train run --out OUT [--recipe NAME] [--config FILE] [--SETTING VALUE ...]",
+        **_STRICT,
     )
     run.add_argument("--recipe", type=str, help="a name that `robust-train recipes` lists, or a YAML file")
     run.add_argument("--config", type=str, help="a YAML file: settings over those of --recipe, or alone a whole recipe")
@@ -196,9 +219,9 @@ def _parser() -> ArgumentParser:
         help_text = option.meaning.replace("%", "%%").replace("`", "")
         group.add_argument(f"--{option.key}", dest=option.dest, type=str, metavar=option.expected(), help=help_text)
     commands.add_subcommand("run", run, help="train, or go on training")
-    listing = ArgumentParser(description="List the recipes in the package.", exit_on_error=False)
+    listing = ArgumentParser(description="List the recipes in the package.", **_STRICT)
     commands.add_subcommand("recipes", listing, help="list the recipes")
-    show = ArgumentParser(description="Print a recipe as YAML.", exit_on_error=False)
+    show = ArgumentParser(description="Print a recipe as YAML.", **_STRICT)
     show.add_argument("name", type=str, help="a name that `robust-train recipes` lists, or a YAML file")
     commands.add_subcommand("show", show, help="print a recipe as YAML")
     return parser
@@ -234,22 +257,19 @@ def _complain(message: str, code: int = 2) -> int:
     return code
 
 
-def _parsing_error(message: str) -> str:
-    """What jsonargparse says, with the nearest option for one that does not exist."""
-    if "unrecognized arguments" not in message:
-        return message
-    known = [f"--{option.key}" for option in _options()] + [
-        "--recipe",
-        "--config",
-        "--out",
-        "--data",
-        "--device",
-        "--workers",
-    ]
-    given = message.partition(": ")[2].split()[0].partition("=")[0]
-    near = difflib.get_close_matches(given, known, n=3)
-    return (
-        f"there is no option {given}: "
-        + (f"did you mean {', '.join(near)}? " if near else "")
-        + "robust-train run --help lists all"
-    )
+def _unknown_option(arguments: Sequence[str]) -> str | None:
+    """A message about the first option that the sub-command does not have, with the nearest ones that it has.
+
+    Asked before jsonargparse, which takes `--attack.ep` for a part of the option `--attack`.
+    """
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    own = {"run": ("--recipe", "--config", "--out", "--data", "--device", "--workers")}.get(command, ())
+    known = [*own, *(f"--{option.key}" for option in _options() if command == "run")]
+    for argument in arguments[arguments.index(command) :] if command else ():
+        given = argument.partition("=")[0]
+        if given.startswith("--") and given not in (*known, "--", "--help"):
+            longer = [option for option in known if option.startswith(given)]
+            near = longer[:3] or difflib.get_close_matches(given, known, n=3)
+            hint = f"did you mean {', '.join(near)}? " if near else ""
+            return f"there is no option {given}: {hint}robust-train {command} --help lists all"
+    return None

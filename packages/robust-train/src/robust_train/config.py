@@ -73,6 +73,11 @@ class Recipe:
     checkpoint_every: int
 
     def __post_init__(self) -> None:
+        for setting, kind in hints(Recipe).items():
+            value = getattr(self, setting)
+            valid = build(kind, plain(value), setting)
+            if valid != value:
+                raise RecipeError(f"{setting} must be {valid!r}, got {value!r}: Recipe.replace takes plain values")
         for setting in ("epochs", "batch_size", "log_every", "checkpoint_every"):
             number = getattr(self, setting)
             require(number >= 1, f"{setting} must be at least 1, got {number}")
@@ -80,6 +85,7 @@ class Recipe:
         require(self.clip is None or self.clip > 0, f"clip must be positive or null, got {self.clip}")
         adversarial = self.objective.name == "adversarial"
         require(adversarial == (self.attack is not None), _attack_message(adversarial))
+        _check_length(self.schedule, self.epochs)
         known = self.attack is not None or self.evaluation.eps is not None
         require(
             known, "evaluation.norm and evaluation.eps must be given: there is no training attack to take them from"
@@ -88,7 +94,7 @@ class Recipe:
         require(precision_used, "attack.autocast has no effect in float32: set it to false")
 
     def replace(self, **changes: Any) -> "Recipe":
-        """Return the recipe with some settings changed, by dotted names.
+        """Return the recipe with some settings changed, by dotted names; a section may be plain values or typed.
 
         Another `name` of a section (as `{"attack.name": "pgd"}`) keeps the keys that both kinds have and needs the
         rest.
@@ -111,13 +117,13 @@ class Recipe:
             if setting and not variants(kinds[section]):
                 raise RecipeError(f"{section} is a plain setting and has no {setting!r} inside: set {section} itself")
             if not setting:
-                values[section] = value
+                values[section] = plain(value)
                 continue
             if values[section] is None:
                 values[section] = {}
             if setting == "name" and len(variants(kinds[section])) > 1:
                 values[section] = _shared(kinds[section], values[section], value)
-            values[section] = {**values[section], setting: value}
+            values[section] = {**values[section], setting: plain(value)}
         recipe: Recipe = build(Recipe, values)
         return recipe
 
@@ -176,6 +182,15 @@ def _shared(kind: Any, values: Mapping[str, Any], name: Any) -> dict[str, Any]:
         if name_of(variant) == name:
             return {key: value for key, value in values.items() if key in hints(variant)}
     return dict(values)
+
+
+def _check_length(schedule: Any, epochs: int) -> None:
+    if isinstance(schedule, StepSchedule):
+        late = f"schedule.milestones must lie below epochs ({epochs}), got {list(schedule.milestones)}"
+        require(schedule.milestones[-1] < epochs, late)
+    if isinstance(schedule, CosineSchedule):
+        late = f"schedule.warmup_epochs must be less than epochs ({epochs}), got {schedule.warmup_epochs}"
+        require(schedule.warmup_epochs < epochs, late)
 
 
 def _attack_message(adversarial: bool) -> str:

@@ -1,6 +1,7 @@
 """The sections of a recipe, each a frozen dataclass without hidden defaults."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
@@ -205,6 +206,8 @@ class OptimizerSettings:
                 f"name {self.name!r} is no optimizer of timm: adamw, sgd, lamb, ... (timm.optim.list_optimizers())"
             )
         info = get_optimizer_info(self.name)
+        second = f"name {self.name!r} needs second derivatives, which the loop does not compute: use adamw or sgd"
+        require(not info.second_order, second)
         for setting, value, used in (
             ("momentum", self.momentum, info.has_momentum),
             ("betas", self.betas, info.has_betas),
@@ -255,7 +258,7 @@ class CosineSchedule:
 
     Args:
         name: "cosine".
-        warmup_epochs: length of the warm-up.
+        warmup_epochs: length of the warm-up, less than the recipe's epochs.
         start: share of the highest learning rate at the first update, in [0, 1]; needs a warm-up if it is not 1.
         end: share of it at the end, in [0, 1].
     """
@@ -279,7 +282,7 @@ class StepSchedule:
 
     Args:
         name: "steps".
-        milestones: the epochs, rising.
+        milestones: the epochs, strictly rising, above 0 and below the recipe's epochs.
         factor: in (0, 1).
     """
 
@@ -288,8 +291,9 @@ class StepSchedule:
     factor: float
 
     def __post_init__(self) -> None:
-        rising = list(self.milestones) == sorted(self.milestones) and bool(self.milestones)
-        require(rising, f"milestones must be rising epochs, at least one, got {list(self.milestones)}")
+        stones = self.milestones
+        rising = bool(stones) and stones[0] > 0 and all(one < next_ for one, next_ in pairwise(stones))
+        require(rising, f"milestones must be strictly rising epochs above 0, at least one, got {list(stones)}")
         require(0 < self.factor < 1, f"factor must lie in (0, 1), got {self.factor}")
 
 

@@ -29,7 +29,7 @@ def text(name: str | os.PathLike[str]) -> str:
         name: one of `names()`, or the path of a file that ends in `.yaml` or `.yml`.
 
     Raises:
-        RecipeError: if no recipe has this name.
+        RecipeError: if no recipe has this name, or the file is no text.
         FileNotFoundError: if there is no such file.
     """
     if isinstance(name, os.PathLike) or str(name).endswith((".yaml", ".yml")):
@@ -37,7 +37,10 @@ def text(name: str | os.PathLike[str]) -> str:
             raise FileNotFoundError(
                 f"no recipe file {name}: give a path to a YAML file, or one of {', '.join(names())}"
             )
-        return Path(name).read_text(encoding="utf-8")
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{name} is no text in UTF-8 ({error})") from error
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
