@@ -4,12 +4,13 @@ import argparse
 import hashlib
 import os
 import pickle
+import random
 import stat
 
 import pytest
 import safetensors.torch
 import torch
-from robust_models import create_model, load_weights, save_weights
+from robust_models import Normalize, NormalizedModel, create_model, load_weights, save_weights
 from torch import nn
 
 GREY = {"normalize.mean": torch.full((1, 1, 1, 1), 0.25), "normalize.std": torch.full((1, 1, 1, 1), 0.5)}
@@ -134,6 +135,87 @@ def test_a_model_whose_own_names_look_like_wrappers_keeps_them(tmp_path):
         assert load_weights(network, tmp_path / "w.pt").loaded == tuple(network.state_dict())
 
 
+class Branches(nn.Module):
+    """Somebody's own model with the names of ours."""
+
+    def __init__(self, classes=2):
+        super().__init__()
+        self.normalize, self.model = Normalize([0.4], [0.2]), nn.Conv2d(1, classes, 1)
+
+
+class Buffers(nn.Conv2d):
+    """Somebody's own model whose normalisation is two buffers."""
+
+    def __init__(self, classes=2):
+        super().__init__(1, classes, 1)
+        self.register_buffer("mu", torch.tensor([0.4]))
+        self.register_buffer("sigma", torch.tensor([0.2]))
+
+
+def in_front(classes=2):
+    return nn.Sequential(Normalize([0.4], [0.2]), nn.Conv2d(1, classes, 1))
+
+
+def different(model):
+    """Give every floating entry of the model another value."""
+    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        in_front,
+        Branches,
+        Buffers,
+        lambda: NormalizedModel(in_front()[1], [0.4], [0.2]),
+        lambda: NormalizedModel(nn.ModuleDict({"model": nn.Conv2d(1, 2, 1)}), [0.4], [0.2]),
+        lambda: nn.DataParallel(nn.ModuleDict({"module": nn.Conv2d(1, 2, 1)})),
+        lambda: nn.DataParallel(in_front()),
+        lambda: torch.compile(nn.Sequential(torch.compile(nn.Conv2d(1, 2, 1)))),
+        lambda: torch.compile(nn.DataParallel(Branches())),
+    ],
+    ids=[
+        "sequential", "normalize and model", "mu and sigma", "ours", "ours around model", "parallel module",
+        "parallel sequential", "compiled twice", "compiled parallel",
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*sets normalize:UserWarning")
+def test_every_model_loads_the_file_that_it_saved(make, tmp_path):
+    saved, other = different(make()), make()
+    save_weights(saved, tmp_path / "w.safetensors")
+    report = load_weights(other, tmp_path / "w.safetensors")
+    assert_same_weights(other, saved)
+    assert len(report.loaded) == len(saved.state_dict())
+
+
+@pytest.mark.parametrize("make", [in_front, Branches, Buffers])
+def test_without_strict_a_model_with_a_normalisation_of_its_own_keeps_its_names(make, tmp_path):
+    saved, other = different(make(3)), make(2)
+    save_weights(saved, tmp_path / "w.safetensors")
+    report = load_weights(other, tmp_path / "w.safetensors", strict=False)
+    names = list(saved.state_dict())
+    assert (len(report.loaded), report.missing, report.unexpected) == (2, (), ())
+    assert set(report.loaded) | set(report.mismatched) == set(names)
+    assert all(torch.equal(other.state_dict()[name], saved.state_dict()[name]) for name in report.loaded)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [nn.DataParallel, torch.compile, lambda m: torch.compile(nn.DataParallel(m))],
+    ids=["parallel", "compiled", "both"],
+)
+def test_a_wrapped_model_reads_the_plain_file_and_the_plain_model_that_of_the_wrapped(wrap, trained, model, tmp_path):
+    save_weights(trained, tmp_path / "w.safetensors")
+    report = load_weights(wrap(model), tmp_path / "w.safetensors")
+    assert_same_weights(model, trained)
+    assert set(report.loaded) == set(trained.state_dict())
+    save_weights(wrap(trained), tmp_path / "wrapped.safetensors")
+    other = build(3)
+    load_weights(other, tmp_path / "wrapped.safetensors")
+    assert_same_weights(other, trained)
+
+
 def test_the_normalisation_of_the_file_wins_with_a_warning(trained, model, tmp_path):
     safetensors.torch.save_file({**trained.state_dict(), **GREY}, tmp_path / "w.safetensors")
     with pytest.warns(UserWarning, match="normalize") as warned:
@@ -253,6 +335,43 @@ def test_paths_that_do_not_exist(model, tmp_path):
         save_weights(model, tmp_path / "w.pt")
 
 
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_every_cut_and_every_flipped_byte_loads_or_is_a_value_error_with_the_path(legacy, tmp_path):
+    network, file = nn.Linear(1, 1), tmp_path / "w.pt"
+    torch.save(network.state_dict(), file, _use_new_zipfile_serialization=not legacy)
+    content = file.read_bytes()
+    draw = random.Random(0)
+    damaged = [content[:length] for length in range(len(content))]
+    for _ in range(1000):
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= draw.randrange(1, 256)
+        damaged.append(bytes(flipped))
+    messages = []
+    for data in damaged:
+        file.write_bytes(data)
+        try:
+            load_weights(network, file)
+            messages.append(None)
+        except ValueError as error:
+            messages.append(str(error))
+    assert None not in messages[: len(content)]
+    messages = [message for message in messages if message is not None]
+    assert len(messages) > len(content) + 100
+    assert all(message.startswith(str(file)) for message in messages)
+
+
+@pytest.mark.parametrize("error", [AssertionError(), TypeError("\n"), MemoryError("no room\nat all")], ids=str)
+def test_whatever_torch_raises_at_a_damaged_file_is_told_in_one_line(error, trained, model, tmp_path, monkeypatch):
+    torch.save(trained.state_dict(), tmp_path / "w.pt")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(ValueError, match=rf"w\.pt is truncated or damaged.*\({type(error).__name__}: [^\n]*\)$"):
+        load_weights(model, tmp_path / "w.pt")
+
+
 def _without(state, name):
     return {key: value for key, value in state.items() if key != name}
 
@@ -261,6 +380,8 @@ def _without(state, name):
     ("change", "message"),
     [
         (lambda s: _without(s, "model.conv2.bias"), r"1 entries are missing from the file: model\.conv2\.bias"),
+        (lambda s: _without(s, "normalize.std"), r"1 entries are missing from the file: normalize\.std"),
+        (lambda s: _without(s, "normalize.mean"), r"1 entries are missing from the file: normalize\.mean"),
         (lambda s: {**s, "model.extra": torch.ones(1)}, r"1 entries are unknown to the model: model\.extra"),
         (
             lambda s: {**s, "model.conv1.weight": torch.ones(32, 3, 3, 3)},
@@ -269,7 +390,7 @@ def _without(state, name):
         (lambda s: {**s, "model.conv1.bias": torch.ones(32, dtype=torch.int64)}, r"1 entries differ in shape or kind"),
         (lambda s: {**s, "model.head.weight": torch.ones(3, 128), "model.head.bias": torch.ones(3)}, "num_classes=3"),
     ],
-    ids=["missing", "unexpected", "channels", "integers", "classes"],
+    ids=["missing", "only mean", "only std", "unexpected", "channels", "integers", "classes"],
 )
 def test_files_that_do_not_fit_load_nothing(change, message, trained, model, tmp_path):
     torch.save(change(trained.state_dict()), tmp_path / "w.pt")

@@ -26,7 +26,7 @@ _NORMALIZERS = (("normalize.mean", "normalize.std", "model."), ("0.mean", "0.std
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What `load_weights` did; all names are those of the model's `state_dict`.
+    """What `load_weights` did; all names are those of the `state_dict` of the model, or of the network that it wraps.
 
     Attributes:
         path: the file.
@@ -59,15 +59,16 @@ def load_weights(
        those.
     2. The prefix `module.` (data parallel) goes, and `_orig_mod.` (torch.compile) wherever it stands.
     3. A normalisation in front is recognised as `normalize.mean, normalize.std, model.*`, as `0.mean, 0.std, 1.*`, or
-       as `mu, sigma` beside the names. Its values, of any shape with one value per channel, go into the `normalize` of
-       a `NormalizedModel`, with a warning where they differ from those that it had. A file without one leaves them
-       alone.
+       as `mu, sigma` beside the names, unless the model itself has these names. Its values, of any shape with one value
+       per channel, go into the `normalize` of a `NormalizedModel`, with a warning where they differ from those that it
+       had. A file without one leaves them alone.
     4. What remains must be the names of the model (inside the `NormalizedModel`), with or without the prefix `model.`.
 
-    Everything is checked before the first tensor is copied, so the model never ends up half loaded.
+    So a model always loads the file that it saved. Everything is checked before the first tensor is copied: the model
+    never ends up half loaded.
 
     Args:
-        model: the model to fill; its device and dtype stay.
+        model: the model to fill, or DataParallel or torch.compile around it; its device and dtype stay.
         path: `.safetensors`, or a file of `torch.save` that holds tensors and plain values.
         sha256: the expected checksum, 64 hexadecimal digits; checked before the file is read.
         strict: refuse missing, unexpected and mismatched entries. False leaves those out and reports them; at least one
@@ -85,28 +86,29 @@ def load_weights(
     checksum = _check_file(file, sha256)
     content = _read(file)
     source, weights = _state_dict(content, file, ema)
-    weights, normalization = _split_normalization(_without_wrappers(weights, model))
-    target = model.state_dict()
-    found = _named_as(target, weights, isinstance(model, NormalizedModel))
+    model, weights = _unwrapped(model, weights)
     inside = isinstance(model, NormalizedModel)
-    if normalization is not None:
-        mean, std = normalization
-        if inside:
-            found |= {"normalize.mean": _as_channels(mean), "normalize.std": _as_channels(std)}
-        elif bool((mean != 0).any()) or bool((std != 1).any()):
-            raise ValueError(
-                f"{file} holds a normalisation (mean {mean.flatten().tolist()}, std {std.flatten().tolist()}) and "
-                "the model has none: "
-                "build it with robust_models.create_model(...), which puts the normalisation inside"
-            )
-    optional = {"normalize.mean", "normalize.std"} if inside and normalization is None else set()
+    target = model.state_dict()
+    weights, normalization = _split_normalization(_without_wrappers(weights, target), set() if inside else set(target))
+    found = _named_as(target, weights, inside)
+    if inside:
+        found |= {name: value.reshape(1, -1, 1, 1) for name, value in normalization.items()}
+    elif any(
+        bool((value != {"normalize.mean": 0, "normalize.std": 1}[name]).any()) for name, value in normalization.items()
+    ):
+        held = ", ".join(f"{name} {value.flatten().tolist()}" for name, value in normalization.items())
+        raise ValueError(
+            f"{file} holds a normalisation ({held}) and the model has none: build it with "
+            "robust_models.create_model(...), which puts the normalisation inside"
+        )
+    optional = {"normalize.mean", "normalize.std"} if inside and not normalization else set()
     missing = tuple(name for name in target if name not in found and name not in optional)
     unexpected = tuple(name for name in found if name not in target)
     mismatched = tuple(name for name in found if name in target and not _fits(found[name], target[name]))
     fitting = {name: found[name] for name in found if name in target and name not in mismatched}
     if (strict and (missing or unexpected or mismatched)) or not fitting:
         raise ValueError(_misfit(file, model, target, found, missing, unexpected, mismatched))
-    if inside and normalization is not None:
+    if inside:
         _warn_of_other_normalization(file, target, fitting)
     model.load_state_dict(fitting, strict=False)
     return LoadReport(
@@ -202,12 +204,13 @@ def _read(file: Path) -> Any:
             "convert it where you do: "
             "torch.load(..., weights_only=False), then safetensors.torch.save_file of its state_dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # a damaged file makes torch raise nearly anything
         if "TorchScript" in str(error):
             raise ValueError(
                 f"{file} is a TorchScript archive: load it with torch.jit.load and save its state_dict"
             ) from error
-        raise ValueError(f"{damaged} ({str(error).splitlines()[0][:200]})") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ValueError(f"{damaged} ({reason})") from error
 
 
 def _state_dict(content: Any, file: Path, ema: bool) -> tuple[str, dict[str, Tensor]]:
@@ -240,8 +243,21 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
 
 
-def _without_wrappers(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    own = model.state_dict().keys()
+def _unwrapped(model: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network inside DataParallel and torch.compile, and the weights without the prefixes that these give."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner, prefix = model.module, "module."
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            inner, prefix = model._orig_mod, "_orig_mod."
+        else:
+            return model, weights
+        if weights.keys() == model.state_dict().keys():
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+        model = inner
+
+
+def _without_wrappers(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not any("_orig_mod." in name for name in own):
         weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
     while all(name.startswith("module.") for name in weights) and not any(name.startswith("module.") for name in own):
@@ -249,13 +265,18 @@ def _without_wrappers(weights: dict[str, Tensor], model: nn.Module) -> dict[str,
     return weights
 
 
-def _split_normalization(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
-    """The weights without a normalisation in front of them, and its mean and std."""
+def _split_normalization(weights: dict[str, Tensor], own: set[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights without a normalisation in front of them, and its values by our names; names in `own` stay."""
     for mean, std, prefix in _NORMALIZERS:
-        rest = [name for name in weights if name not in (mean, std)]
-        if mean in weights and std in weights and all(name.startswith(prefix) for name in rest):
-            return {name.removeprefix(prefix): weights[name] for name in rest}, (weights[mean], weights[std])
-    return weights, None
+        names = {mean: "normalize.mean", std: "normalize.std"}
+        found = names.keys() & weights.keys()
+        rest = [name for name in weights if name not in names]
+        # A part of it is told from a parameter that happens to be called so by our own names only.
+        enough = len(found) == 2 or (found and mean == "normalize.mean")
+        if enough and not found & own and all(name.startswith(prefix) for name in rest):
+            normalization = {names[name]: weights[name] for name in names if name in found}
+            return {name.removeprefix(prefix): weights[name] for name in rest}, normalization
+    return weights, {}
 
 
 def _named_as(target: Mapping[str, Tensor], weights: dict[str, Tensor], inside: bool) -> dict[str, Tensor]:
@@ -268,10 +289,6 @@ def _named_as(target: Mapping[str, Tensor], weights: dict[str, Tensor], inside: 
     )
     weights = {name.removeprefix("model."): value for name, value in weights.items()} if prefixed else weights
     return {f"model.{name}": value for name, value in weights.items()} if inside else weights
-
-
-def _as_channels(values: Tensor) -> Tensor:
-    return values.reshape(1, -1, 1, 1)
 
 
 def _fits(value: Tensor, target: Tensor) -> bool:
