@@ -1,11 +1,13 @@
 """The normalisation layer and the model around it."""
 
 import copy
+import re
 
 import pytest
 import timm
 import torch
 from robust_models import Normalize, NormalizedModel, create_model, get_normalization
+from timm.models._features import FeatureGetterNet
 from timm.optim import create_optimizer_v2
 from torch import nn
 
@@ -33,6 +35,51 @@ def test_maps_every_channel_by_its_own_mean_and_std(images):
 def test_undoing_the_step_gives_the_images_back(images):
     layer = Normalize(MEAN, STD)
     torch.testing.assert_close(layer(images) * layer.std + layer.mean, images)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tuple,
+        torch.tensor,
+        lambda values: torch.tensor(values).view(1, 3, 1, 1),
+        lambda values: pytest.importorskip("numpy").array(values),
+        lambda values: iter(torch.tensor(values)),
+    ],
+    ids=["tuple", "tensor", "buffer", "array", "iterator"],
+)
+def test_takes_values_as_sequence_tensor_or_array(kind):
+    layer, expected = Normalize(kind(MEAN), kind(STD)), Normalize(MEAN, STD)
+    assert torch.equal(layer.mean, expected.mean)
+    assert torch.equal(layer.std, expected.std)
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, torch.tensor(0.5), "0.5", None, [[0.5]]], ids=["float", "tensor", "string", "None", "nested"]
+)
+def test_refuses_what_is_not_one_number_per_channel(value):
+    with pytest.raises(TypeError, match=r"mean takes one number per channel, got .*: \[0\.5\] for grey images"):
+        Normalize(value, STD)
+    with pytest.raises(TypeError, match=r"std takes one number per channel"):
+        Normalize(MEAN, value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (torch.full((2, 3, 4, 4), 255, dtype=torch.uint8), TypeError, r"floats in \[0, 1\], got .*: pass images / 255"),
+        (torch.ones(2, 1, 4, 4), ValueError, r"\(N, 3, H, W\), got the shape \[2, 1, 4, 4\]"),
+        (torch.ones(2, 4, 4, 3), ValueError, r"got the shape \[2, 4, 4, 3\]"),
+        (torch.ones(3, 4, 4), ValueError, r"got the shape \[3, 4, 4\]"),
+        (torch.ones(2, 3, 4, 4, 4), ValueError, r"got the shape \[2, 3, 4, 4, 4\]"),
+    ],
+    ids=["uint8", "grey", "channels last", "no batch", "volumes"],
+)
+def test_refuses_images_that_would_silently_give_garbage(wrong, error, message):
+    with pytest.raises(error, match=message):
+        Normalize(MEAN, STD)(wrong)
+    with pytest.raises(error, match=message):
+        NormalizedModel(nn.Flatten(), MEAN, STD)(wrong)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +155,52 @@ def test_layer_wise_learning_rates_of_timm_agree_with_those_of_the_bare_model(na
     assert len({scale for scale, _ in rates[""].values()}) > 2
 
 
+class Grouped(nn.Module):
+    """A network whose pattern of groups has the start of a name, a negated class and an escaped circumflex."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^none\^", "blocks": r"^blocks\.([^.]+)\."}
+
+
+def test_only_the_start_of_a_name_is_changed_in_the_patterns_of_groups():
+    model = NormalizedModel(Grouped(), [0.5], [0.5])
+    matcher = model.group_matcher()
+    assert re.match(matcher["blocks"], "model.blocks.1.weight").group(1) == "1"
+    assert not re.match(matcher["blocks"], "blocks.1.weight")
+    assert re.match(matcher["stem"], "model.none^")
+    assert len(timm.models.group_parameters(model, matcher)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "prunes"),
+    [("resnet10t", 64, True), ("vit_tiny_patch16_224", 64, True), ("small_cnn_32", 32, False)],
+)
+def test_the_feature_extractor_of_timm_works_on_pixels(name, size, prunes):
+    torch.manual_seed(0)
+    model = create_model(name, img_size=size if name.startswith("vit") else None).eval()
+    images = torch.rand(2, 3, size, size)
+    bare = copy.deepcopy(model.unwrap())
+    before = len(model.state_dict())
+    expected = bare.forward_intermediates(model.normalize(images), indices=[0, 1], intermediates_only=True)
+    features = FeatureGetterNet(model, out_indices=[0, 1])
+    for ours, theirs in zip(features(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert features.feature_info.channels() == [feature.shape[1] for feature in expected]
+    assert (len(model.state_dict()) < before) == prunes
+    assert hasattr(model, "prune_intermediate_layers") == prunes
+
+
+def test_an_input_size_can_be_set_where_the_wrapped_model_can():
+    model = create_model("vit_tiny_patch16_224", num_classes=2).eval()
+    model.set_input_size(img_size=(64, 32))
+    assert model(torch.rand(1, 3, 64, 32)).shape == (1, 2)
+    assert not hasattr(create_model("resnet10t"), "set_input_size")
+
+
 def test_gradient_checkpointing_reaches_the_wrapped_model(model):
     model.set_grad_checkpointing()
     assert model.unwrap().grad_checkpointing
@@ -139,11 +232,24 @@ def test_strict_range_refuses_images_outside_of_the_box(bad):
         model(images)
 
 
+@pytest.mark.parametrize("method", ["forward_features", "forward_intermediates"])
+def test_strict_range_holds_for_features_too(method):
+    model = create_model("small_cnn_8")
+    model.strict_range = True
+    getattr(model, method)(torch.ones(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        getattr(model, method)(torch.full((1, 1, 8, 8), 1.1))
+
+
 def test_survives_copying_exporting_and_a_change_of_dtype(model, images):
     expected = model(images)
     torch.testing.assert_close(copy.deepcopy(model)(images), expected, rtol=0, atol=0)
     exported = torch.export.export(model, (images,)).module()
     torch.testing.assert_close(exported(images), expected)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), expected)
+    torch._dynamo.reset()
     torch.testing.assert_close(model.double()(images.double()).float(), expected, rtol=1e-3, atol=1e-4)
 
 

@@ -1,7 +1,8 @@
 """The mean/std step as a layer, so that every model takes images in [0, 1]."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,13 +14,14 @@ class Normalize(nn.Module):
 
     `mean` and `std` are buffers of shape (1, C, 1, 1): they move with `.to(...)` and are stored in the `state_dict`.
     The range of the input is not checked, because that would wait for the device in every forward pass;
-    `NormalizedModel` has a switch for it.
+    `NormalizedModel` has a switch for it. Dtype and shape are.
 
     Args:
-        mean: one value per channel, in units of [0, 1] pixels.
+        mean: one value per channel, in units of [0, 1] pixels: a sequence, tensor or array.
         std: one positive value per channel.
 
     Raises:
+        TypeError: if one of the two is a single number, or holds something else than numbers.
         ValueError: if the two differ in length, are empty, not finite, or `std` is not positive.
 
     Examples:
@@ -31,19 +33,28 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Iterable[float] | Tensor, std: Iterable[float] | Tensor) -> None:
         super().__init__()
-        if len(mean) != len(std) or not mean:
-            raise ValueError(f"mean and std need one value per channel each, got {len(mean)} and {len(std)} values")
-        shape = (1, len(mean), 1, 1)
-        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.get_default_dtype()).view(shape))
-        self.register_buffer("std", torch.tensor(list(std), dtype=torch.get_default_dtype()).view(shape))
-        values = torch.tensor([*mean, *std], dtype=torch.float64, device="cpu")
-        if not torch.isfinite(values).all() or min(std) <= 0:
-            raise ValueError(f"mean must be finite and std finite and positive, got mean={list(mean)}, std={list(std)}")
+        means, stds = _numbers("mean", mean), _numbers("std", std)
+        if len(means) != len(stds) or not means:
+            raise ValueError(f"mean and std need one value per channel each, got {len(means)} and {len(stds)} values")
+        if not all(math.isfinite(value) for value in (*means, *stds)) or min(stds) <= 0:
+            raise ValueError(f"mean must be finite and std finite and positive, got mean={means}, std={stds}")
+        shape = (1, len(means), 1, 1)
+        self.register_buffer("mean", torch.tensor(means, dtype=torch.get_default_dtype()).view(shape))
+        self.register_buffer("std", torch.tensor(stds, dtype=torch.get_default_dtype()).view(shape))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise `images` (N, C, H, W)."""
+        """Normalise `images` (N, C, H, W).
+
+        Raises:
+            TypeError: for images that are not floating, such as those of 0 to 255.
+            ValueError: for another shape or number of channels.
+        """
+        if not images.is_floating_point():
+            raise TypeError(f"images must be floats in [0, 1], got {images.dtype}: pass images / 255 for 8-bit images")
+        if images.ndim != 4 or images.shape[1] != self.mean.shape[1]:
+            raise ValueError(f"images must be (N, {self.mean.shape[1]}, H, W), got the shape {list(images.shape)}")
         return (images - self.mean) / self.std
 
     def extra_repr(self) -> str:
@@ -75,6 +86,7 @@ class NormalizedModel(nn.Module):
             each time.
 
     Raises:
+        TypeError: see `Normalize`.
         ValueError: if `model` already contains a `Normalize`, which would normalise twice; or see `Normalize`.
     """
 
@@ -86,10 +98,17 @@ class NormalizedModel(nn.Module):
         "feature_info",
         "pretrained_cfg",
         "default_cfg",
+        "prune_intermediate_layers",
+        "set_input_size",
     ]
 
     def __init__(
-        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], *, strict_range: bool = False
+        self,
+        model: nn.Module,
+        mean: Iterable[float] | Tensor,
+        std: Iterable[float] | Tensor,
+        *,
+        strict_range: bool = False,
     ) -> None:
         super().__init__()
         if get_normalization(model) is not None:
@@ -104,7 +123,9 @@ class NormalizedModel(nn.Module):
         """Classify `images` (N, C, H, W) in [0, 1]; logits (N, K) come back.
 
         Raises:
-            ValueError: with `strict_range`, if the images leave [0, 1] or hold NaN.
+            TypeError: for images that are not floating.
+            ValueError: for another shape or number of channels; with `strict_range`, if the images leave [0, 1] or
+                hold NaN.
         """
         return self.model(self._normalized(images))  # type: ignore[no-any-return]
 
@@ -156,6 +177,18 @@ class NormalizedModel(nn.Module):
         patterns: Mapping[str, Any] = self.model.group_matcher(coarse=coarse)  # type: ignore[operator]
         return {group: _behind_model(pattern) for group, pattern in patterns.items()}
 
+    # Two methods that not every model has: as properties they are missing here where they are missing there, which is
+    # what timm's tools look at.
+    @property
+    def prune_intermediate_layers(self) -> Callable[..., list[int]]:
+        """Cut off what lies behind the intermediate features that are asked for."""
+        return self.model.prune_intermediate_layers  # type: ignore[return-value]
+
+    @property
+    def set_input_size(self) -> Callable[..., None]:
+        """Adapt a model that is tied to one height and width, as most transformers are, to others."""
+        return self.model.set_input_size  # type: ignore[return-value]
+
     @property
     def num_classes(self) -> int:
         """Number of logits K."""
@@ -199,6 +232,18 @@ def get_normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float,
         if isinstance(module, Normalize):
             return tuple(module.mean.flatten().tolist()), tuple(module.std.flatten().tolist())
     return None
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    """The values per channel as floats; also those of a tensor or array, whatever its shape."""
+    try:
+        if getattr(values, "ndim", 1) == 0:
+            raise TypeError("a single number")
+        return [float(value) for value in (values.flatten() if hasattr(values, "flatten") else values)]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} takes one number per channel, got {values!r}: [0.5] for grey images, [0.5, 0.5, 0.5] for colour"
+        ) from error
 
 
 def _behind_model(pattern: Any) -> Any:
