@@ -1,5 +1,7 @@
 """Image classifiers that take images in [0, 1]: timm models with the mean/std step inside, weights that load safely."""
 
+from importlib.metadata import version
+
 from robust_models.create import create_model as create_model
 from robust_models.normalize import Normalize as Normalize
 from robust_models.normalize import NormalizedModel as NormalizedModel
@@ -9,11 +11,14 @@ from robust_models.weights import LoadReport as LoadReport
 from robust_models.weights import load_weights as load_weights
 from robust_models.weights import save_weights as save_weights
 
+__version__ = version("robust-models")
+
 __all__ = [
     "LoadReport",
     "Normalize",
     "NormalizedModel",
     "SmallCNN",
+    "__version__",
     "create_model",
     "get_normalization",
     "load_weights",
