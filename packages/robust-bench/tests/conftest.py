@@ -67,11 +67,10 @@ def result() -> Result:
     attack = {"kind": "attack", "attack": "PGD", "norm": "Linf", "steps": 20, "restarts": 3}
     rows = [row("digits", "clean", 441, kind="clean")]
     rows += [
-        row("digits-pgd", f"PGD-20 × 3, Linf {eps}", correct, **attack, eps=eps)
-        for eps, correct in ((0.1, 245), (0.2, 0))
+        row("digits", f"PGD-20 × 3, Linf {eps}", correct, **attack, eps=eps) for eps, correct in ((0.1, 245), (0.2, 0))
     ]
     rows += [
-        row("digits-c", f"contrast {severity}", 440 - 70 * severity, kind="corruption", corruption="contrast",
+        row("digits", f"contrast {severity}", 440 - 70 * severity, kind="corruption", corruption="contrast",
             severity=severity, preset="cifar")
         for severity in (1, 2, 3, 4, 5)
     ]  # fmt: skip
@@ -83,7 +82,7 @@ def result() -> Result:
         versions={"torch": "2.14.1"},
         created="2026-01-31T12:00:00Z",
         settings={
-            "data": {name: {"dataset": "digits"} for name in ("digits", "digits-pgd", "digits-c")},
+            "data": {"digits": {"dataset": "digits"}},
             "device": "cpu",
         },
     )

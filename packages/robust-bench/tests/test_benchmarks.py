@@ -20,9 +20,9 @@ def test_every_name_loads_and_says_what_it_is(root):
     for name in benchmarks.names():
         benchmark = benchmarks.load(name, root if name.startswith("folder") else None)
         assert benchmark.name == name
+        assert benchmark.dataset == benchmarks.dataset(name) == name.partition("-")[0]
         assert benchmarks.ABOUT[name]
         assert benchmark.settings["classes"] == benchmark.num_classes
-        assert benchmarks.num_classes(name, root) == benchmark.num_classes
         image, _ = benchmark.data[0]
         assert image.shape[0] == benchmark.in_chans
 
@@ -57,6 +57,11 @@ def test_a_sweep_is_set_as_asked():
     assert [condition.label for condition in benchmark.conditions] == ["clean", "PGD-3, L2 0.5", "PGD-3, L2 1"]
 
 
+@pytest.mark.parametrize("eps", [0.1, (0.1,), (0.1, 0.1)])
+def test_one_eps_is_measured_once(eps):
+    assert [condition.label for condition in Sweep(eps=eps).conditions(())] == ["PGD-20 × 3, Linf 0.1"]
+
+
 @pytest.mark.parametrize(
     ("sweep", "word"),
     [
@@ -74,6 +79,10 @@ def test_impossible_sweeps_are_refused(sweep, word):
 def test_errors_name_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="choose from digits, digits-c"):
         benchmarks.load("digits-x")
+    with pytest.raises(ValueError, match="choose from digits, digits-c"):
+        benchmarks.dataset("digits-x")
+    with pytest.raises(ValueError, match="in vain"):
+        benchmarks.load("digits", tmp_path)
     with pytest.raises(ValueError, match="give data"):
         benchmarks.load("folder")
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -91,7 +91,72 @@ def test_errors_are_one_line_and_code_2(arguments, word, capsys, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["merge"], ["run"], [*RUN, "digits", "--attack.steps", "many"]])
+FAULTY = ["run", "--out", "out", "--device", "cpu", "--benchmarks", "digits", "--model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([*FAULTY, "faulty:broken"], "faulty:broken() failed, so there is no model to evaluate (KeyError: 'x')"),
+        ([*FAULTY, "faulty:number"], "faulty:number must return a torch.nn.Module, got int"),
+        ([*FAULTY, "faulty:colour"], "cannot take images of the shape (128, 1, 8, 8)"),
+        ([*FAULTY, "faulty:colour", "--in_chans", "1"], "without --in_chans"),
+        ([*FAULTY, "faulty:colour", "--out", "faulty.py"], "faulty.py cannot be a folder"),
+        ([*FAULTY, "faulty:colour", "--out", "faulty.py/deep"], "cannot be a folder"),
+        ([*FAULTY, "faulty:colour", "--device", "foo"], "device 'foo'"),
+        ([*FAULTY, "faulty:colour", "--data", "x"], "'x' is in vain"),
+        (["report", "demo", "--out", "faulty.py"], "faulty.py cannot be a folder"),
+    ],
+)
+def test_errors_of_the_users_own_are_one_line_and_code_2(arguments, word, capsys, tmp_path, monkeypatch, result):
+    (tmp_path / "faulty.py").write_text(
+        "from torch import nn\n"
+        "def broken():\n    return {}['x']\n"
+        "def number():\n    return 5\n"
+        "def colour():\n    return nn.Conv2d(3, 10, 8)\n",
+        encoding="utf-8",
+    )
+    result.save(tmp_path / "demo" / "result.json")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert word in shown.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_image_is_one_line_with_workers_too(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "0.png").write_bytes(b"no picture")
+    arguments = ["run", "--model", "small_cnn_32", "--pretrained", "false", "--benchmarks", "folder", "--workers", "1"]
+    assert main([*arguments, "--device", "cpu", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"robust-bench: cannot read the image {tmp_path / 'data' / 'cat' / '0.png'}: ")
+    assert shown.err.count("\n") == 1
+
+
+def test_faults_of_our_own_keep_their_traceback(monkeypatch):
+    def fault(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("robust_bench.cli.write_report", fault)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["report", "demo"])
+
+
+def test_one_eps_is_a_number(tmp_path):
+    attack = ["--attack.eps", "0.1", "--attack.steps", "1", "--attack.restarts", "1"]
+    assert main([*RUN[:4], str(tmp_path), *RUN[5:], "digits-pgd", "--pretrained", "false", *attack]) == 0
+    document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert [row["settings"].get("eps") for row in document["rows"]] == [None, 0.1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["merge"], ["run"], [*RUN, "digits", "--attack.steps", "many"], ["report", ".", "--ou", "x"], ["--vers"]],
+)
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -100,7 +165,13 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 
 
 def test_help_and_version(capsys):
-    for arguments, word in ((["run", "--help"], "--attack.eps"), (["--help"], "report"), (["--version"], "0.")):
+    for arguments, word in (
+        (["run", "--help"], "--attack.eps"),
+        (["--help"], "list                name the benchmarks"),
+        (["--help"], "evaluate a model"),
+        (["--help"], "one HTML page"),
+        (["--version"], "0."),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0

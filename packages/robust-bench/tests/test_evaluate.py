@@ -1,15 +1,27 @@
 """The engine: counts that are known, purity, invariance, and errors that say how to mend."""
 
+import contextlib
 import copy
+import importlib.metadata
+import random
 import warnings
 
+import numpy
 import pytest
 import torch
 from robust_attacks import PGD, Linf
 from robust_bench import EvaluationWarning, Result, benchmarks, evaluate
 from robust_bench.conditions import Attacked, Clean, Corrupted
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 CONDITIONS = (
     Clean(),
@@ -162,6 +174,8 @@ def test_a_result_carries_what_is_needed_to_repeat_it(model, grey):
     assert result.settings["model"] == {"spec": "x"}
     assert result.settings["data"]["TensorDataset"]["images"] == 21
     assert result.created.endswith("Z")
+    for name in ("robust-bench", "scikit-learn", "pillow"):
+        assert result.versions[name] == importlib.metadata.version(name)
     assert Result.from_json(result.to_json()) == result
     assert evaluate(model, grey).model == "Threshold"
 
@@ -175,7 +189,9 @@ def test_a_benchmark_brings_its_conditions():
     assert result.benchmark == result.rows[0].benchmark == "digits"
     result = evaluate(guess, benchmarks.load("digits-c"), batch_size=450)
     assert len(result.rows) == 21
-    assert result.settings["data"]["digits-c"]["dataset"].startswith("digits")
+    assert result.benchmark == "digits-c"
+    assert {row.benchmark for row in result.rows} == {"digits"}
+    assert result.settings["data"]["digits"]["dataset"].startswith("digits")
 
 
 def test_an_attack_of_the_users_own_may_use_gradients_plainly(model, grey):
@@ -258,11 +274,68 @@ def test_another_number_of_classes_than_the_benchmark_is_warned_of():
         (lambda data: DataLoader(data, 4, sampler=RandomSampler(data)), "RandomSampler"),
         (lambda data: DataLoader(data, batch_sampler=[[0, 1], [2]]), "list"),
         (lambda data: DataLoader(data, 4, drop_last=True), "drop_last"),
+        (lambda data: DataLoader(Stream(data), 4, drop_last=True), "drop_last"),
+        (lambda data: DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 4, True)), "drop_last"),
+        (lambda data: DataLoader(Stream(data), 4, num_workers=2), "2 processes"),
     ],
 )
 def test_loaders_out_of_order_or_incomplete_are_errors(model, grey, loader, word):
     with pytest.raises(ValueError, match=word):
         evaluate(model, loader(grey))
+
+
+def test_a_stream_is_counted_once_with_workers(model, grey):
+    assert evaluate(model, Stream(grey), workers=2).rows[0].count == 21
+
+
+class Moody(nn.Module):
+    """Draws from every generator and changes its buffers, in place and by assignment; the data draw too."""
+
+    def __init__(self, fail: bool) -> None:
+        super().__init__()
+        self.fail = fail
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(2))
+
+    def forward(self, images):
+        draw()
+        self.calls += 1
+        self.last = torch.ones(3)
+        if self.fail:
+            raise NameError("stop")
+        return torch.zeros(len(images), 2)
+
+
+def draw():
+    torch.rand(3)
+    random.random()
+    numpy.random.rand()  # noqa: NPY002  the global state is what is tested
+
+
+class Augmented(Listed):
+    def __getitem__(self, index):
+        draw()
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_draws_and_buffers_of_the_model_leave_no_trace(grey, fail):
+    moody = Moody(fail)
+    last = moody.last
+    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()  # noqa: NPY002
+    with pytest.raises(NameError, match="stop") if fail else contextlib.nullcontext():
+        evaluate(moody, Augmented(grey))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert numpy.random.get_state()[1].tolist() == states[2]  # noqa: NPY002
+    assert moody.calls == 0
+    assert moody.last is last
+    assert last.tolist() == [0, 0]
+
+
+def test_a_model_for_other_images_is_an_error_that_names_their_shape(grey):
+    with pytest.raises(RuntimeError, match=r"cannot take images of the shape \(21, 1, 8, 8\): .*channels"):
+        evaluate(nn.Conv2d(3, 2, 8), grey)
 
 
 def test_an_explicit_sequential_sampler_is_fine(model, grey):
@@ -275,6 +348,12 @@ def test_an_explicit_sequential_sampler_is_fine(model, grey):
 def test_impossible_settings_are_errors(model, grey, settings, word):
     with pytest.raises(ValueError, match=word):
         evaluate(model, grey, **settings)
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_an_unknown_device_is_an_error(model, grey, device):
+    with pytest.raises(ValueError, match=f"device '{device}'"):
+        evaluate(model, grey, device=device)
 
 
 def test_a_missing_gpu_is_an_error(model, grey, monkeypatch):

@@ -164,7 +164,7 @@ def test_what_was_not_measured_is_said_and_never_zero(run, result):
 
 
 def test_other_data_never_share_a_table(run, result):
-    other = {"data": {name: {"dataset": "folder", "path": "cats"} for name in result.settings["data"]}}
+    other = {"data": {"digits": {"dataset": "folder", "path": "cats"}}}
     dataclasses.replace(result, model="cats", settings=other).save(run / "z" / "result.json")
     page = read(write_report(run))
     assert len(page.all("table")) == 4

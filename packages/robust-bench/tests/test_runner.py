@@ -1,5 +1,7 @@
 """One run over several benchmarks."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from robust_bench import Result
@@ -29,10 +31,20 @@ def test_a_run_writes_one_result_with_every_condition_once(tmp_path):
     assert (result.model, result.seed) == ("untrained", 4)
     labels = [(row.benchmark, row.condition) for row in result.rows]
     assert labels[0] == ("digits", "clean")
-    assert labels[-1] == ("digits-pgd", "PGD-2, Linf 0.1")
+    assert labels[-1] == ("digits", "PGD-2, Linf 0.1")
     assert len(labels) == len(set(labels)) == 22
     assert result.settings["model"]["spec"] == "small_cnn_8"
-    assert set(result.settings["data"]) == {"digits", "digits-c", "digits-pgd"}
+    assert set(result.settings["data"]) == {"digits"}
+
+
+def test_the_attacks_share_the_clean_row_of_their_data(tmp_path):
+    result = run(tmp_path, benchmarks="digits,digits-pgd")()
+    assert [(row.benchmark, row.settings["kind"]) for row in result.rows] == [("digits", "clean"), ("digits", "attack")]
+    assert result.benchmark == "digits,digits-pgd"
+
+
+def test_what_was_asked_for_is_stored_even_if_it_adds_nothing(tmp_path):
+    assert run(tmp_path, benchmarks="digits-pgd,digits")().benchmark == "digits-pgd,digits"
 
 
 def test_a_benchmark_that_adds_nothing_has_no_rows(tmp_path):
@@ -58,6 +70,9 @@ def test_a_folder_is_resized_to_the_models_own_size(tmp_path):
         ({"benchmarks": " , "}, "at least one benchmark"),
         ({"benchmarks": "digits,nothing"}, "unknown benchmark 'nothing'"),
         ({"benchmarks": "folder"}, "needs a folder"),
+        ({"data": Path("cats")}, "'cats' is in vain"),
+        ({"device": "foo"}, "device 'foo'"),
+        ({"device": "meta"}, "device 'meta'"),
     ],
 )
 def test_impossible_runs_are_errors_and_write_nothing(tmp_path, changes, word):
@@ -75,4 +90,4 @@ def test_different_data_need_runs_of_their_own(tmp_path):
 
 def test_nothing_cannot_be_joined():
     with pytest.raises(ValueError, match="no result"):
-        join([])
+        join([], "digits")

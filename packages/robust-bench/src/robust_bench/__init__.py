@@ -1,9 +1,10 @@
 """How robust is this image model? Accuracy under attack and corruption, with intervals, tables and a report page."""
 
 from robust_bench import benchmarks as benchmarks
+from robust_bench._distribution import __version__ as __version__
 from robust_bench.evaluate import evaluate as evaluate
 from robust_bench.result import Result as Result
 from robust_bench.result import Row as Row
 from robust_bench.warning import EvaluationWarning as EvaluationWarning
 
-__all__ = ["EvaluationWarning", "Result", "Row", "benchmarks", "evaluate"]
+__all__ = ["EvaluationWarning", "Result", "Row", "__version__", "benchmarks", "evaluate"]

@@ -12,7 +12,31 @@ from robust_bench.warning import EvaluationWarning
 Model = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, K); often a torch.nn.Module. Normalisation is a layer inside it."""
 
+
+class ModelError(RuntimeError):
+    """The model of the user cannot be built, or fails on its first images; the message says which, and why."""
+
+
 _INSIDE = "give images in [0, 1] and put the mean/std step inside the model (robust_models.Normalize)"
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Find the device of this name, and try it.
+
+    Raises:
+        ValueError: if there is no such device, or torch cannot use it here.
+    """
+    try:
+        found = torch.device(device)
+        if found.type == "meta":
+            raise RuntimeError("it holds shapes, but no numbers")
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("torch finds no GPU here")
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"cannot compute on device {str(device)!r} ({reason}): use device='cpu'") from error
+    return found
 
 
 def check_pair(batch: Any) -> tuple[Tensor, Tensor]:

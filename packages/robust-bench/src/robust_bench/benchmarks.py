@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from robust_bench.conditions import Attacked, Clean, Condition, Corrupted
 from robust_bench.corruptions import CORRUPTIONS, preset_for
-from robust_bench.datasets import class_folders, digits, folder
+from robust_bench.datasets import digits, folder
 from robust_bench.preprocess import Preprocess
 
 Norm = Literal["Linf", "L2", "L1"]
@@ -32,14 +32,14 @@ class Sweep:
 
     Args:
         norm: of the perturbation.
-        eps: its largest sizes, in units of [0, 1] pixels; None means the benchmark's own, which are for Linf.
+        eps: its largest sizes, or one, in units of [0, 1] pixels; None means the benchmark's own, which are for Linf.
         steps: gradient steps.
         restarts: how often an image is attacked from a new random start; the worst counts.
         step_size: length of a step; None means 2.5 eps / steps.
     """
 
     norm: Norm = "Linf"
-    eps: tuple[float, ...] | None = None
+    eps: float | tuple[float, ...] | None = None
     steps: int = 20
     restarts: int = 3
     step_size: float | None = None
@@ -54,7 +54,8 @@ class Sweep:
             raise ValueError(f"unknown norm {self.norm!r}: choose from {', '.join(_THREATS)}")
         if self.eps is None and self.norm != "Linf":
             raise ValueError(f"give eps for the norm {self.norm}, e.g. [0.5]: the benchmark's own are for Linf")
-        eps = default_eps if self.eps is None else self.eps
+        given = default_eps if self.eps is None else self.eps
+        eps = tuple(dict.fromkeys((given,) if isinstance(given, int | float) else given))
         if not eps:
             raise ValueError("give at least one eps, e.g. [0.1]")
         return tuple(
@@ -76,6 +77,8 @@ class Benchmark:
 
     Args:
         name: as in `names()`.
+        dataset: name of the data, which benchmarks with other conditions share, e.g. "digits" of "digits-c"; None
+            means the benchmark's own name.
         data: a data set of (image, label) pairs, float images in [0, 1].
         conditions: what is done to the images.
         num_classes: number of classes in the data.
@@ -84,6 +87,7 @@ class Benchmark:
     """
 
     name: str
+    dataset: str | None = None
     data: Dataset[Any]
     conditions: tuple[Condition, ...] = (Clean(),)
     num_classes: int
@@ -106,15 +110,19 @@ def names() -> tuple[str, ...]:
     return tuple(ABOUT)
 
 
-def num_classes(name: str, data: str | Path | None = None) -> int:
-    """Count the classes of a benchmark without reading its images.
+def dataset(name: str) -> str:
+    """Name the data set of a benchmark, which those with other conditions share.
 
     Raises:
-        ValueError: for an unknown name, or if `data` is missing or given in vain.
-        FileNotFoundError: if there is no such folder.
+        ValueError: for an unknown name.
+
+    Examples:
+        >>> dataset("digits-pgd")
+        'digits'
     """
-    root = _check(name, data)
-    return 10 if root is None else len(class_folders(root))
+    if name not in ABOUT:
+        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(ABOUT)}")
+    return name.partition("-")[0]
 
 
 def load(
@@ -142,8 +150,8 @@ def load(
         >>> len(benchmark.conditions), len(benchmark.data)
         (21, 450)
     """
-    root = _check(name, data)
-    family, _, kind = name.partition("-")
+    family, kind = dataset(name), name.partition("-")[2]
+    root = _root(name, data)
     source: Dataset[Any]
     if root is None:
         source, classes, channels, side = digits("test"), 10, 1, 8
@@ -165,6 +173,7 @@ def load(
         conditions += (attack or Sweep()).conditions(_EPS[family])
     return Benchmark(
         name=name,
+        dataset=family,
         data=source,
         conditions=conditions,
         num_classes=classes,
@@ -173,10 +182,11 @@ def load(
     )
 
 
-def _check(name: str, data: str | Path | None) -> Path | None:
-    if name not in ABOUT:
-        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(ABOUT)}")
-    needs = name.startswith("folder")
-    if needs and data is None:
-        raise ValueError(f"the benchmark {name!r} needs a folder of images <class>/<image>: give data (--data DIR)")
-    return Path(data) if needs and data is not None else None
+def _root(name: str, data: str | Path | None) -> Path | None:
+    if dataset(name) == "folder":
+        if data is None:
+            raise ValueError(f"the benchmark {name!r} needs a folder of images <class>/<image>: give data (--data DIR)")
+        return Path(data)
+    if data is not None:
+        raise ValueError(f"the benchmark {name!r} brings its own images, so {str(data)!r} is in vain: leave --data out")
+    return None

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_bench import benchmarks
+from robust_bench._checks import ModelError
+from robust_bench._distribution import DISTRIBUTION, __version__
 from robust_bench.benchmarks import Sweep
 from robust_bench.report import write_report
 from robust_bench.runner import Run
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_error("interrupted: nothing was written")
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModelError) as error:
         print_error(_line(error))
         return 2
     return 0
@@ -57,24 +59,21 @@ def print_path(what: str, path: Path) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="robust-bench", description="How robust is this image model?", version=_version())
+    parser = ArgumentParser(
+        prog=DISTRIBUTION, description="How robust is this image model?", version=__version__, allow_abbrev=False
+    )
     commands = parser.add_subcommands(dest="subcommand")
-    commands.add_subcommand("list", ArgumentParser(description="List the benchmarks."))
-    run = ArgumentParser(description="Evaluate a model and write OUT/result.json.")
+    listing = ArgumentParser(description="List the benchmarks.", allow_abbrev=False)
+    commands.add_subcommand("list", listing, help="name the benchmarks")
+    run = ArgumentParser(allow_abbrev=False, description="Evaluate a model and write OUT/result.json.")
     run.add_argument("--config", action="config", help="a YAML file with any of these settings")
     run.add_class_arguments(Run)
-    commands.add_subcommand("run", run)
-    report = ArgumentParser(description="Write the results in a run folder as one HTML page.")
+    commands.add_subcommand("run", run, help="evaluate a model and write OUT/result.json")
+    report = ArgumentParser(allow_abbrev=False, description="Write the results in a run folder as one HTML page.")
     report.add_argument("run", type=Path, help="the run folder, or one that holds several")
     report.add_argument("--out", type=Path | None, default=None, help="folder for index.html (default: RUN/report)")
-    commands.add_subcommand("report", report)
+    commands.add_subcommand("report", report, help="write the results of a run folder as one HTML page")
     return parser
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    return metadata.version("robust-bench")
 
 
 def _list() -> None:

@@ -4,6 +4,8 @@ import contextlib
 import datetime
 import functools
 import platform
+import random
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,21 @@ from typing import Any, cast
 import torch
 from robust_attacks import ImageRandom
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
 from robust_bench import benchmarks
-from robust_bench._checks import Model, check_batch, check_logits, check_pair, warn_of_classes, warn_of_softmax
+from robust_bench._checks import (
+    Model,
+    ModelError,
+    check_batch,
+    check_device,
+    check_logits,
+    check_pair,
+    warn_of_classes,
+    warn_of_softmax,
+)
+from robust_bench._distribution import DISTRIBUTION
 from robust_bench.benchmarks import Benchmark
 from robust_bench.conditions import Clean, Condition
 from robust_bench.progress import bar
@@ -44,7 +57,8 @@ def evaluate(
     An image's id is its position in the data; with the seed it fixes every random number of attacks and corruptions,
     so the result does not depend on the batch size. Under an attack an image counts as right when it is right both
     when clean and under the attack. The model is evaluated in eval mode, in float32 without autocast, and gets its
-    modes and device back afterwards, also after an error or Ctrl-C; the global random state stays as it was.
+    modes, buffers and device back afterwards, also after an error or Ctrl-C. The global random states of torch, Python
+    and NumPy stay as they were, even if the model or the data draw from them.
 
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K), with its normalisation inside.
@@ -55,7 +69,7 @@ def evaluate(
         device: where to compute; None means where the model's parameters are.
         batch_size: images per batch (a loader keeps its own).
         seed: of the attacks' and corruptions' random draws.
-        workers: processes that read a data set's files; 0 reads in this one.
+        workers: processes that read a data set's files; 0 reads in this one. An IterableDataset gets at most one.
         progress: show a progress bar on the standard error stream; None shows it on a terminal only.
         settings: further JSON values for the result's settings, e.g. how to build the model.
 
@@ -64,6 +78,7 @@ def evaluate(
 
     Raises:
         TypeError: if the data or the model's output are of the wrong kind.
+        ModelError: if the model fails on its first images; its own error is the cause.
         ValueError: if images leave [0, 1], labels have no logit, logits are not finite, the loader does not go
             through its data in order, or there is no image; the message says what to do.
 
@@ -76,7 +91,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     found = benchmarks.load(data) if isinstance(data, str) else data
-    label, source, about = _open(found)
+    asked, label, source, about = _open(found)
     if conditions is None:
         conditions = found.conditions if isinstance(found, Benchmark) else (Clean(),)
     conditions = tuple(conditions)
@@ -86,6 +101,7 @@ def evaluate(
     images, correct, seconds = 0, [0] * len(conditions), [0.0] * len(conditions)
     size = None if isinstance(source, DataLoader) else _length(source)
     with (
+        _undisturbed(where),
         _ready(model, where),
         torch.autocast(where.type, enabled=False),
         bar(label, None if size is None else size * len(conditions), progress) as shown,
@@ -104,7 +120,7 @@ def evaluate(
         raise ValueError(f"{label} holds no images")
     return Result(
         model=type(model).__name__ if name is None else name,
-        benchmark=label,
+        benchmark=asked,
         seed=seed,
         rows=tuple(
             Row.accuracy(
@@ -177,8 +193,14 @@ class _Judge:
             yield Verdict(right=right, seconds=time.perf_counter() - start)
 
     def _right(self, images: Tensor, labels: Tensor, first: bool) -> Tensor:
-        with torch.no_grad():
-            logits = check_logits(self.model(images), images, labels)
+        try:
+            with torch.no_grad():
+                logits = self.model(images)
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:  # what a shape that does not fit raises
+            if not first:
+                raise
+            raise ModelError(f"the model cannot take images of the shape {tuple(images.shape)}: {error}") from error
+        logits = check_logits(logits, images, labels)
         if first:
             warn_of_softmax(logits)
             warn_of_classes(logits, self.classes)
@@ -188,21 +210,28 @@ class _Judge:
 @functools.cache
 def versions() -> Mapping[str, str]:
     """Give the versions that a result depends on."""
-    names = ("torch", "timm", "numpy", "robust-attacks", "robust-models", "robust-bench")
+    names = ("torch", "timm", "numpy", "scikit-learn", "pillow", "robust-attacks", "robust-models", DISTRIBUTION)
     found = {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
     return MappingProxyType(found)
 
 
-def _open(data: object) -> tuple[str, DataLoader[Any] | Dataset[Any], dict[str, Any]]:
-    """Find the name, the source of batches, and a description of the data; refuse loaders out of order."""
+def _open(data: object) -> tuple[str, str, DataLoader[Any] | Dataset[Any], dict[str, Any]]:
+    """Find what was asked for, the data set's name, the source of batches, and a description of the data.
+
+    Raises:
+        ValueError: if a loader does not go through all its data in order.
+        TypeError: for another kind of data.
+    """
     match data:
         case Benchmark():
-            return data.name, data.data, dict(data.settings)
+            return data.name, data.dataset or data.name, data.data, dict(data.settings)
         case DataLoader():
             _check_order(data)
-            return type(data.dataset).__name__, data, {"dataset": type(data.dataset).__name__}
+            name = type(data.dataset).__name__
+            return name, name, data, {"dataset": name}
         case Dataset():
-            return type(data).__name__, data, {"dataset": type(data).__name__}
+            name = type(data).__name__
+            return name, name, data, {"dataset": name}
     raise TypeError(
         "data must be the name of a benchmark, a Benchmark, a torch data set or a DataLoader, "
         f"got {type(data).__name__}: wrap tensors with torch.utils.data.TensorDataset(images, labels)"
@@ -210,7 +239,14 @@ def _open(data: object) -> tuple[str, DataLoader[Any] | Dataset[Any], dict[str, 
 
 
 def _check_order(loader: DataLoader[Any]) -> None:
+    if loader.drop_last or getattr(loader.batch_sampler, "drop_last", False):
+        raise ValueError("the loader has drop_last=True, which would leave images out: use drop_last=False")
     if isinstance(loader.dataset, IterableDataset):
+        if loader.num_workers > 1:
+            raise ValueError(
+                f"the loader reads an IterableDataset in {loader.num_workers} processes, each of which goes through "
+                "all of it, or through a part out of order: use num_workers=0 or 1"
+            )
         return
     sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     inner = sampler.sampler if type(sampler) is BatchSampler else sampler
@@ -219,8 +255,6 @@ def _check_order(loader: DataLoader[Any]) -> None:
             f"the loader takes its data by {type(inner).__name__}, but an image's id must be its position in the data: "
             "use shuffle=False, or pass the data set itself"
         )
-    if loader.drop_last:
-        raise ValueError("the loader has drop_last=True, which would leave images out: use drop_last=False")
 
 
 def _length(data: Dataset[Any]) -> int | None:
@@ -235,18 +269,17 @@ def _batches(source: DataLoader[Any] | Dataset[Any], batch_size: int, workers: i
         for start in range(0, len(source), batch_size):
             yield tuple(tensor[start : start + batch_size] for tensor in source.tensors)
         return
-    loader = source if isinstance(source, DataLoader) else DataLoader(source, batch_size, num_workers=workers)
-    with torch.random.fork_rng(devices=[]):  # a loader draws a seed for its workers when it starts
-        batches = iter(loader)
-    yield from batches
+    if isinstance(source, DataLoader):
+        yield from source
+        return
+    if isinstance(source, IterableDataset):
+        workers = min(workers, 1)  # every process would go through all of it
+    yield from DataLoader(source, batch_size, num_workers=workers)
 
 
 def _device(model: Model, device: torch.device | str | None) -> torch.device:
     if device is not None:
-        found = torch.device(device)
-        if found.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {device} was asked for, but torch finds no GPU here: use device='cpu'")
-        return found
+        return check_device(device)
     if isinstance(model, nn.Module):
         for tensor in (*model.parameters(), *model.buffers()):
             return tensor.device
@@ -258,12 +291,32 @@ def _describe(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Give torch, Python and NumPy (where it is loaded) back the global random states that they had before."""
+    numpy: Any = sys.modules.get("numpy")
+    states = random.getstate(), None if numpy is None else numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        if numpy is not None:
+            numpy.random.set_state(states[1])
+
+
+@contextlib.contextmanager
 def _ready(model: Model, device: torch.device) -> Iterator[None]:
-    """Lend the model: in eval mode and on the device inside the block, as it was after it."""
+    """Lend the model: in eval mode and on the device inside the block, as it was after it, with its buffers."""
     if not isinstance(model, nn.Module):
         yield
         return
     modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
     home = _device(model, None)
     try:
         model.eval()
@@ -275,3 +328,6 @@ def _ready(model: Model, device: torch.device) -> Iterator[None]:
             model.to(home)
         for module, training in modes:
             module.training = training
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                module._buffers[name] = buffer.copy_(before)

@@ -5,6 +5,17 @@ import secrets
 from pathlib import Path
 
 
+def check_folder(path: Path) -> None:
+    """Make sure, before long work, that `path` is a folder or can become one.
+
+    Raises:
+        NotADirectoryError: if it, or what should hold it, is a file.
+    """
+    nearest = next((each for each in (path, *path.absolute().parents) if each.exists()), path)
+    if nearest.exists() and not nearest.is_dir():
+        raise NotADirectoryError(f"{path} cannot be a folder, since {nearest} is a file: choose another --out")
+
+
 def write_durably(path: Path, text: str) -> Path:
     """Write UTF-8 `text` so that after a crash the file holds the old content or the new one, never a part.
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from robust_bench._checks import ModelError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -19,12 +21,15 @@ class ModelSource:
     Args:
         spec: "small_cnn_8" or another name that `robust_models.create_model` knows, "timm:resnet18", or
             "package.module:factory" for a function without arguments that returns a torch module taking images in
-            [0, 1].
+            [0, 1]; such a function decides about everything but the weights.
         weights: a file for `robust_models.load_weights`; None means the published ones of timm, or none at all.
         pretrained: load timm's published weights, for which the network may be used; None means to do so for "timm:"
             names without a file.
         num_classes: number of logits; None means the data's classes, or the published weights' own.
         in_chans: channels of the images; None means the data's, or the published weights' own.
+
+    Raises:
+        ValueError: if a factory comes with `pretrained`, `num_classes` or `in_chans`, which it would not see.
     """
 
     spec: str
@@ -33,6 +38,14 @@ class ModelSource:
     num_classes: int | None = None
     in_chans: int | None = None
 
+    def __post_init__(self) -> None:
+        vain = [name for name in ("pretrained", "num_classes", "in_chans") if getattr(self, name) is not None]
+        if vain and self._is_factory:
+            raise ValueError(
+                f"the function {self.spec!r} builds its model without --{vain[0]}: leave --{' and --'.join(vain)} out, "
+                "and set it in the function"
+            )
+
     def build(self, *, num_classes: int, in_chans: int) -> nn.Module:
         """Build the model for data with these classes and channels, and load its weights.
 
@@ -40,12 +53,12 @@ class ModelSource:
             FileNotFoundError: if the file of weights is missing.
             ValueError: if the name is unknown, there is nothing to load, or the weights do not fit.
             TypeError: if a factory returns something else than a module.
-        RuntimeError: if a factory fails; its own error is the cause.
+            ModelError: if a factory fails; its own error is the cause.
         """
         if self.weights is not None and not self.weights.is_file():
             raise FileNotFoundError(f"no file of weights {self.weights}")
         prefix, _, rest = self.spec.partition(":")
-        if rest and prefix != "timm":
+        if self._is_factory:
             model = _factory(prefix, rest)
         else:
             model = self._named(rest or prefix, num_classes=num_classes, in_chans=in_chans)
@@ -53,7 +66,7 @@ class ModelSource:
             from robust_models import load_weights  # imported where it is used: timm takes seconds to load
 
             load_weights(model, self.weights)
-        known = _known(model, "in_chans")
+        known = None if self._is_factory else _channels(model)
         if known is not None and known != in_chans:
             raise ValueError(
                 f"the model {self.spec!r} takes images of {known} channels, the data have {in_chans}: "
@@ -67,11 +80,17 @@ class ModelSource:
         if self.weights is not None:
             out["weights"] = Path(os.path.relpath(self.weights, folder)).as_posix()
             out["sha256"] = sha256(self.weights)
-        for name in ("num_classes", "in_chans"):
-            known = getattr(self, name)
-            out[name] = known if known is not None else _known(model, name)
+        out["num_classes"] = _known(model, "num_classes") if self.num_classes is None else self.num_classes
+        out["in_chans"] = self.in_chans
+        if self.in_chans is None and not self._is_factory:
+            out["in_chans"] = _channels(model)
         out["parameters"] = sum(parameter.numel() for parameter in model.parameters())
         return out
+
+    @property
+    def _is_factory(self) -> bool:
+        prefix, _, rest = self.spec.partition(":")
+        return bool(rest) and prefix != "timm"
 
     def _published(self) -> bool:
         if self.pretrained is not None:
@@ -114,18 +133,21 @@ def _factory(module: str, name: str) -> nn.Module:
     try:
         model = factory()
     except Exception as error:
-        raise RuntimeError(f"{module}:{name}() failed, so there is no model to evaluate") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{module}:{name}() failed, so there is no model to evaluate ({reason})") from error
     if not isinstance(model, nn.Module):
         raise TypeError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
     return model
 
 
 def _known(model: nn.Module, name: str) -> int | None:
-    """Look up a number that timm's models carry, also inside a wrapper; channels also in the first convolution."""
-    for module in model.modules():
-        value = getattr(module, name, None)
-        if value is None and name == "in_chans" and isinstance(module, nn.Conv2d):
-            value = module.in_channels
-        if isinstance(value, int):
-            return value
-    return None
+    """Look up a number that timm's models carry, also inside a wrapper."""
+    values = (getattr(module, name, None) for module in model.modules())
+    return next((value for value in values if isinstance(value, int)), None)
+
+
+def _channels(model: nn.Module) -> int | None:
+    """Look up the channels that one of timm's models or ours takes: it says so, or its first convolution does."""
+    known = _known(model, "in_chans")
+    convolutions = (module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
+    return next(convolutions, None) if known is None else known

@@ -21,7 +21,7 @@ class Row:
     """One number: how often a model was right on one benchmark under one condition.
 
     Args:
-        benchmark: name of the benchmark, e.g. "digits-c".
+        benchmark: name of the data set, e.g. "digits" also for a row of "digits-c", so that rows share the clean one.
         condition: what was done to the images, for readers, e.g. "PGD Linf 0.15".
         settings: the same for programs: "kind" ("clean", "attack" or "corruption") and every setting. JSON values only.
         metric: what `value` is: "accuracy", which under an attack counts the images that are right both when clean

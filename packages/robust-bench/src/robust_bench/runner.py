@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from robust_bench import benchmarks
+from robust_bench._checks import check_device
 from robust_bench.benchmarks import Benchmark, Sweep
 from robust_bench.evaluate import evaluate
+from robust_bench.files import check_folder
 from robust_bench.model_source import ModelSource
 from robust_bench.preprocess import Preprocess, declared
 from robust_bench.report.run_folder import RESULT_FILE
@@ -65,12 +67,15 @@ class Run:
         Raises:
             ValueError: if a name or a setting is wrong, or the benchmarks are of different data.
             FileNotFoundError: if the data or the weights are missing.
+            NotADirectoryError: if `out` cannot be a folder.
+            ModelError: if a factory of the user's fails, or the model cannot take the images.
         """
         names = _names(self.benchmarks)
-        classes = {benchmarks.num_classes(name, self.data) for name in names}
-        channels = {1 if name.startswith("digits") else 3 for name in names}
-        if len(classes) > 1 or len(channels) > 1:
+        if len({benchmarks.dataset(name) for name in names}) > 1:
             raise ValueError(f"{', '.join(names)} are of different data: give each kind of data a run of its own")
+        check_folder(self.out)
+        device = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        first = benchmarks.load(names[0], self.data, attack=self.attack)
         source = ModelSource(
             spec=self.model,
             weights=self.weights,
@@ -78,7 +83,7 @@ class Run:
             num_classes=self.num_classes,
             in_chans=self.in_chans,
         )
-        model = source.build(num_classes=classes.pop(), in_chans=channels.pop())
+        model = source.build(num_classes=first.num_classes, in_chans=first.in_chans)
         preprocess = declared(model) or Preprocess()
         if self.size is not None:
             preprocess = dataclasses.replace(preprocess, size=self.size)
@@ -92,7 +97,7 @@ class Run:
                         model,
                         left,
                         name=self.name or _name(self.model, self.weights),
-                        device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                        device=device,
                         batch_size=self.batch_size,
                         seed=self.seed,
                         workers=self._workers() if self.data else 0,
@@ -100,7 +105,7 @@ class Run:
                         settings=settings,
                     )
                 )
-        result = join(results)
+        result = join(results, ",".join(names))
         result.save(self.out / RESULT_FILE)
         return result
 
@@ -108,8 +113,8 @@ class Run:
         return min(4, os.cpu_count() or 1) if self.workers is None else self.workers
 
 
-def join(results: list[Result]) -> Result:
-    """Put the results of one model on several benchmarks into one.
+def join(results: list[Result], benchmark: str) -> Result:
+    """Put the results of one model into one, whose `benchmark` says what was asked for.
 
     Raises:
         ValueError: if there are none.
@@ -119,7 +124,7 @@ def join(results: list[Result]) -> Result:
     data = {name: about for result in results for name, about in result.settings["data"].items()}
     return dataclasses.replace(
         results[-1],
-        benchmark=",".join(result.benchmark for result in results),
+        benchmark=benchmark,
         rows=tuple(row for result in results for row in result.rows),
         settings={**results[-1].settings, "data": data},
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from robust_bench.files import write_durably
+from robust_bench.files import check_folder, write_durably
 from robust_bench.report.run_folder import RunFolder
 from robust_bench.report.sections import sections
 from robust_bench.tables import percent
@@ -24,10 +24,12 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: if the run folder, a result in it, or a listed figure is missing.
+        NotADirectoryError: if `out` is a file.
         ValueError: if a result or the index of figures is damaged.
     """
     found = RunFolder.read(run)
     folder = found.path / "report" if out is None else Path(out)
+    check_folder(folder)
     return write_durably(folder / "index.html", render(found))
 
 
