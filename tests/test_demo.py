@@ -1,6 +1,7 @@
 """The demo from end to end: its numbers, its files, and its page in a real browser."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """What the demo printed, and the folder that it filled."""
-    folder = tmp_path_factory.mktemp("demo")
+    folder = tmp_path_factory.mktemp("clone") / "runs" / "demo"
     command = [sys.executable, "-W", "error", str(ROOT / "examples" / "demo.py"), "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,17 @@ def test_it_leaves_weights_figures_and_a_page_and_says_where(demo):
         "decision-boundaries.svg",
     ]
     assert str(folder / "report" / "index.html") in printed.replace("\n", "")
+
+
+def test_the_ten_lines_of_the_readme_work_on_what_it_leaves(demo, monkeypatch, capsys):
+    _, folder = demo
+    monkeypatch.chdir(folder.parents[1])
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
+    clean, attacked = (accuracies(folder, "robust")[eps] for eps in (0, 0.15))
+    printed = capsys.readouterr().out
+    assert f"{100 * clean:.1f}" in printed
+    assert f"{100 * attacked:.1f}" in printed
 
 
 @pytest.mark.browser
