@@ -98,6 +98,20 @@ def test_wrong_random_and_wrong_radii(attack):
 
 
 @each_attack
+@pytest.mark.parametrize(
+    ("random", "message"),
+    [
+        (0, r"random must be an ImageRandom or None, got int: pass random=ImageRandom\(seed=0\)"),
+        (7, r"got int: pass random=ImageRandom\(seed=7\)"),
+        (torch.Generator(), r"got Generator: pass random=ImageRandom\(seed=0\)"),
+    ],
+)
+def test_randomness_of_another_kind(attack, random, message):
+    with pytest.raises(TypeError, match=message):
+        attack(model, IMAGES, LABELS, random=random)
+
+
+@each_attack
 def test_a_reduced_loss(attack):
     reduced = type(attack)(threat=attack.threat, loss=lambda logits, labels: logits.mean())
     with pytest.raises(ValueError, match=r'one number per image, shape \(3,\), got \(\): use reduction="none"'):

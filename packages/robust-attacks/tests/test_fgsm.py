@@ -98,15 +98,32 @@ def test_the_step_size_is_a_length_in_the_norm_of_the_threat(model):
 @each_threat
 def test_a_targeted_loss_moves_towards_the_labels(make, model):
     images = middling()
-    model.bias = 0.05 - float(model.value(images).detach().min())  # all are class 1
+    model.bias += 0.05 - float(model.value(images).detach().min())  # all are class 1
     adversarial = FGSM(threat=make(eps=0.15), loss=targeted(margin))(model, images, torch.zeros(40, dtype=torch.int64))
     assert (model.value(adversarial) < model.value(images)).all()
 
 
-@pytest.mark.parametrize("step_size", [0.0, -0.1, float("nan")])
-def test_a_step_must_lead_somewhere(step_size):
-    with pytest.raises(ValueError, match="FGSM: step_size must be positive"):
-        FGSM(threat=Linf(eps=0.1), step_size=step_size)
+@each_threat
+@pytest.mark.parametrize("random_start", [True, False], ids=["random", "clean"])
+def test_images_that_are_predicted_as_their_targets_come_back_unchanged(make, random_start, rows):
+    """A random start costs a targeted attack one forward pass more, and no other attack."""
+    model, sizes = rows(SHAPE), []
+
+    def counted(images):
+        sizes.append(len(images))
+        return model(images)
+
+    images = torch.rand((30, *SHAPE), generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(30) % 3
+    settled = model(images).argmax(dim=1) == targets
+    assert 0 < int(settled.sum()) < 30
+    options = {"threat": make(eps=0.1), "random_start": random_start}
+    found = FGSM(**options, loss=targeted(margin))(counted, images, targets)
+    assert ((found == images).all(dim=(1, 2, 3)) == settled).all()
+    assert sizes == [30] * (1 + random_start)
+    sizes.clear()
+    assert (FGSM(**options)(counted, images, targets) != images).any(dim=(1, 2, 3)).all()
+    assert sizes == [30]
 
 
 def test_it_is_a_value():

@@ -94,3 +94,28 @@ def test_targeted_losses_are_values():
 def test_dlr_needs_three_classes():
     with pytest.raises(ValueError, match="dlr needs at least 3 classes, the logits have 2: use margin"):
         dlr(torch.zeros(1, 2), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@each_loss
+@given(answer=answers())
+def test_half_precision_logits_are_widened_first(loss, dtype, answer):
+    logits, labels = answer
+    logits = logits.to(dtype)
+    losses = loss(logits, labels)
+    assert losses.dtype == torch.float32
+    assert losses.isfinite().all()
+    assert torch.equal(losses, loss(logits.float(), labels))
+    assert torch.equal(targeted(loss)(logits, labels), -losses)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_confident_model_in_half_precision_has_a_gradient(dtype):
+    logits = torch.tensor([[12.0, 0.0, -1.0]], dtype=dtype, requires_grad=True)
+    (gradient,) = torch.autograd.grad(cross_entropy(logits, torch.tensor([0])).sum(), logits)
+    assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dlr_of_equal_logits_in_half_precision_is_zero(dtype):
+    assert dlr(torch.zeros((1, 3), dtype=dtype), torch.tensor([0])).tolist() == [0.0]

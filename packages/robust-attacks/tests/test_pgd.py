@@ -1,3 +1,5 @@
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -236,7 +238,7 @@ def test_every_batch_size_and_order_gives_the_same_images(make, restarts, rows):
 
 
 @each_threat
-def test_a_convolutional_network_gives_the_same_images_up_to_its_own_rounding(make, record_property):
+def test_a_convolutional_network_gives_the_same_images_up_to_its_own_rounding(make, record_property, capsys):
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
@@ -253,6 +255,8 @@ def test_a_convolutional_network_gives_the_same_images_up_to_its_own_rounding(ma
         different |= ((parts - whole).abs() > 1e-5).any(dim=3).any(dim=2).any(dim=1)
     share = float(different.double().mean())
     record_property("share of images that differ by more than rounding", share)
+    with capsys.disabled():  # standard error also reaches the terminal from the workers of pytest-xdist
+        sys.stderr.write(f"\nPGD {make.__name__}: {share:.1%} of 64 images differ by more than rounding (limit 2 %)\n")
     assert share < 0.02, f"{share:.1%} of the images differ by more than rounding between batch sizes 1, 7 and 64"
 
 
@@ -297,7 +301,9 @@ AWKWARD = {
 def test_awkward_models_give_finite_images_inside(make, restarts, loss, model):
     images = batch(4)[0]
     threat = make(eps=0.3)
-    found = PGD(threat=threat, steps=3, restarts=restarts, loss=loss)(model, images, torch.tensor([0, 1, 0, 1]))
+    with warnings.catch_warnings():  # what they say is tested elsewhere
+        warnings.filterwarnings("ignore", "logits or gradients of . of 4 images were not finite", RuntimeWarning)
+        found = PGD(threat=threat, steps=3, restarts=restarts, loss=loss)(model, images, torch.tensor([0, 1, 0, 1]))
     assert found.isfinite().all()
     assert (threat.distance(images, found) <= 0.3).all()
 
@@ -308,18 +314,6 @@ def test_one_pixel_black_or_white(make):
     images = torch.tensor([0.0, 1.0, 0.0, 1.0]).reshape(4, 1, 1, 1)
     found = PGD(threat=make(eps=0.25))(model, images, torch.tensor([1, 0, 0, 1]), random=ImageRandom(0))
     assert found.flatten().tolist() == pytest.approx([0.25, 0.75, 0.0, 1.0], abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [lambda x: torch.tensor([[1.0, 2.0]]).expand(len(x), 2), lambda x: torch.stack((x.detach()[:, 0, 0, 0],) * 2, 1)],
-    ids=["constant", "detached"],
-)
-def test_a_model_without_gradients_is_pointed_out(model):
-    images, labels = batch(3)
-    with pytest.warns(RuntimeWarning, match="do not depend on the images in a differentiable way"):
-        found = PGD(threat=Linf(eps=0.1), steps=1)(model, images, labels % 2, random=ImageRandom(0))
-    assert torch.equal(found, Linf(eps=0.1).sample(images, ImageRandom(0, torch.arange(3)), use="pgd/start"))
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, margin], ids=["cross_entropy", "margin"])
@@ -336,11 +330,38 @@ def test_targeted_restarts_stop_at_the_target_and_nowhere_else(rows):
     images, _ = batch(30)
     now = model.model(images).argmax(dim=1)
     attack = PGD(threat=Linf(eps=1e-5), steps=2, restarts=2, loss=targeted(cross_entropy))
-    attack(model, images, now)  # every image is predicted as its target already
-    assert model.forwards == [30] * 3
+    assert torch.equal(attack(model, images, now), images)  # every image is predicted as its target already
+    assert model.forwards == [30]
     model.forwards.clear()
     attack(model, images, (now + 1) % 3)  # and here none is, although all are "misclassified"
-    assert model.forwards == [30] * 6
+    assert model.forwards == [30] * 7
+
+
+@each_threat
+@pytest.mark.parametrize("options", [{"restarts": 1}, {"restarts": 2}, {"random_start": False}], ids=repr)
+def test_images_that_are_predicted_as_their_targets_come_back_unchanged(make, options, rows):
+    model = Counting(rows(SHAPE))
+    images, targets = batch(30)
+    settled = model.model(images).argmax(dim=1) == targets
+    assert 0 < int(settled.sum()) < 30
+    attack = PGD(threat=make(eps=0.1), steps=3, loss=targeted(margin), **options)
+    found = attack(model, images, targets)
+    assert ((found == images).all(dim=(1, 2, 3)) == settled).all()
+    if options == {"random_start": False}:  # the first gradient is taken at the images: it tells
+        assert model.forwards == [30] * 3
+    elif options == {"restarts": 1}:  # one forward pass more, without a gradient
+        assert model.forwards == [30] * 4
+        assert model.backwards == [30] * 3
+    else:  # and what is settled is not attacked
+        assert model.forwards[:5] == [30] + [30 - int(settled.sum())] * 4
+
+
+def test_an_ordinary_attack_changes_images_that_are_misclassified_already(rows):
+    """Only a target can be reached before the start; a misclassified image may still have further to fall."""
+    model = rows(SHAPE)
+    images, _ = batch(10)
+    wrong = (model(images).argmax(dim=1) + 1) % 3
+    assert (PGD(threat=Linf(eps=0.1), steps=3)(model, images, wrong) != images).any(dim=(1, 2, 3)).all()
 
 
 @each_threat
@@ -369,21 +390,9 @@ def test_a_second_call_with_the_same_random_returns_the_same(make, double, rows)
     assert not torch.equal(one, attack(model, images, labels, random=ImageRandom(6)))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"step_size": 0.0}, "step_size must be positive, or None for 2.5"),
-        ({"step_size": float("nan")}, "step_size must be positive"),
-        ({"restarts": 0}, "restarts must be in 1..256, got 0"),
-        ({"restarts": 257}, "restarts must be in 1..256"),
-        ({"restarts": 2, "random_start": False}, "restarts without random_start would repeat the same run"),
-        ({"coordinates": 0}, "coordinates must be at least 1"),
-    ],
-)
-def test_impossible_settings_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        PGD(threat=Linf(eps=0.1), **options)
+def test_restarts_need_a_random_start():
+    with pytest.raises(ValueError, match="restarts without random_start would repeat the same run"):
+        PGD(threat=Linf(eps=0.1), restarts=2, random_start=False)
 
 
 def test_it_is_a_value():

@@ -266,3 +266,48 @@ def test_strided_and_channels_last_images_give_the_same(make):
         images.contiguous(memory_format=torch.channels_last), candidates.transpose(2, 3).contiguous().transpose(2, 3)
     )
     torch.testing.assert_close(strange, found, rtol=0, atol=1.2e-7)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e20, 1e39, 1e160, 1e200, 1e308])
+@pytest.mark.parametrize("make", [L1, L2], ids=["L1", "L2"])
+@pytest.mark.parametrize("kind", ["all", "one", "noise"])
+def test_candidates_far_away_come_back_inside(make, far, kind):
+    """Squares of 1e160 leave float64: the search for the root must end all the same."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((3, 1, 4, 5), generator=generator, dtype=torch.float64)
+    noise = torch.rand(images.shape, generator=generator, dtype=torch.float64) - 0.5
+    offsets = {"all": torch.full_like(images, far), "one": noise.clone(), "noise": noise * far}[kind]
+    offsets[:, 0, 1, 1] = far
+    threat = make(eps=0.9)
+    found = threat.project(images, images + offsets)
+    assert found.isfinite().all()
+    assert (threat.distance(images, found) <= 0.9).all()
+    if far == 1e308:  # inside is all that is promised
+        return
+    if make is L2 or kind == "one":
+        torch.testing.assert_close(threat.distance(images, found), torch.full((3,), 0.9, dtype=torch.float64))
+    if make is L2:
+        free = (found > 0) & (found < 1)  # there the offset is a multiple of the candidate's
+        shares = torch.where(free, (found - images) / (offsets / far), torch.nan).flatten(1)
+        assert (shares.nan_to_num(0).amax(dim=1) <= shares.nan_to_num(torch.inf).amin(dim=1) * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("make", [L1, L2], ids=["L1", "L2"])
+def test_candidates_that_are_not_finite_are_refused(make, bad, dtype):
+    images = torch.full((2, 1, 2, 2), 0.5, dtype=dtype)
+    for eps in (0.1, 1e6):
+        candidates = images.clone()
+        candidates[1, 0, 1, 0] = bad
+        with pytest.raises(ValueError, match="candidates must be finite, got NaN or infinite pixels"):
+            make(eps=eps).project(images, candidates)
+
+
+@each_threat
+@given(batch=batches(dtypes=(torch.float64,)), power=st.integers(-8, 8))
+def test_one_far_image_does_not_change_the_others(make, batch, power):
+    images, candidates, _ = batch
+    images, candidates = torch.cat((images, images[:1])), torch.cat((candidates, candidates[:1] + 10.0 ** (20 * power)))
+    threat = make(eps=0.2)
+    assert torch.equal(threat.project(images, candidates)[:-1], threat.project(images[:-1], candidates[:-1]))

@@ -1,8 +1,11 @@
 """A call changes nothing that it was given."""
 
+import copy
+import warnings
+
 import pytest
 import torch
-from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf
+from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, cross_entropy
 from torch import nn
 
 ATTACKS = {
@@ -25,13 +28,19 @@ class Network(nn.Module):
         )
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.register_buffer("nothing", None)
+        self.register_buffer("hidden", torch.ones(2), persistent=False)
+        self.layers[3].register_buffer("shared", self.hidden)
         self.fail_at = None
 
     def forward(self, images):
         self.calls += 1
+        self.hidden *= 2
+        assert self.layers[3].shared is self.hidden
         if self.fail_at is not None and int(self.calls) >= self.fail_at:
             self.eval()
             self.register_buffer("calls", torch.full((), 77))
+            self.register_buffer("hidden", torch.zeros(2))
+            self.layers[0].register_buffer("new", torch.zeros(2))
             self.layers[0].weight.requires_grad_(False)
             self.layers[0].weight.grad = torch.ones_like(self.layers[0].weight)
             raise ArithmeticError("half-way")
@@ -63,7 +72,8 @@ def state(network):
         "requires_grad": [parameter.requires_grad for parameter in network.parameters()],
         "parameters": [(id(p), p.tolist()) for p in network.parameters()],
         "gradients": [None if p.grad is None else (id(p.grad), p.grad.tolist()) for p in network.parameters()],
-        "buffers": [(name, id(buffer), buffer.tolist()) for name, buffer in network.named_buffers()],
+        "buffers": [(n, id(b), b._version, b.tolist()) for n, b in network.named_buffers(remove_duplicate=False)],
+        "kept buffers": list(network.state_dict()),
         "hooks": [(len(m._forward_hooks), len(m._backward_hooks)) for m in network.modules()],
         "random": torch.get_rng_state().tolist(),
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
@@ -179,12 +189,48 @@ def test_a_bound_method_is_guarded_as_its_module(network, batch):
     assert state(network) == before
 
 
-def test_an_autograd_graph_from_before_the_call_survives_it(network, batch):
-    """In eval mode batch norm keeps its buffers for the backward pass: they must not be written to."""
-    network.eval()
-    logits = network(batch[0].clone().requires_grad_())
-    FGSM(threat=Linf(eps=0.1))(network, *batch, random=ImageRandom(0))
-    logits.sum().backward()
+@each_attack
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_an_autograd_graph_from_before_the_call_survives_it(attack, training, batch):
+    """Batch norm keeps its buffers for the backward pass: they must not be written to, not even the same values."""
+    torch.manual_seed(0)
+    images, labels = batch
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 3, 6), nn.Flatten()).train(training)
+    clean = cross_entropy(model(images), labels)
+    adversarial = attack(model, images, labels, random=ImageRandom(0))
+    (clean + cross_entropy(model(adversarial), labels)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_model_made_in_inference_mode_is_met_with_advice(batch):
+    with torch.inference_mode():
+        model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(36, 3))
+    attack = FGSM(threat=Linf(eps=0.1))
+    with pytest.raises(RuntimeError, match=r"made under torch.inference_mode.*attack copy.deepcopy\(model\)"):
+        attack(model, *batch)
+    assert not torch.equal(attack(copy.deepcopy(model), *batch), batch[0])
+
+
+def test_buffers_made_in_inference_mode_are_guarded_too(network, batch):
+    with torch.inference_mode():
+        network.layers[1].running_mean = torch.zeros(4)
+    network.train()
+    before = network.layers[1].running_mean
+    FGSM(threat=Linf(eps=0.1))(network, *batch)
+    assert network.layers[1].running_mean is before
+    assert before.tolist() == [0.0] * 4
+
+
+def test_a_traced_model_is_guarded_too(batch):
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 3, 6), nn.Flatten())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        traced = torch.jit.trace(model, batch[0])
+    before = {name: buffer.clone() for name, buffer in traced.named_buffers()}
+    found = FGSM(threat=Linf(eps=0.1))(traced, *batch)
+    assert not torch.equal(found, batch[0])
+    assert len(before) == 3
+    assert all(torch.equal(buffer, before[name]) for name, buffer in traced.named_buffers())
 
 
 def test_hooks_on_gradients_do_not_fire(network, batch):

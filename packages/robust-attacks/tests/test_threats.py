@@ -1,11 +1,12 @@
 import dataclasses
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from robust_attacks import L1, L2, ImageRandom, Linf, Threat
+from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, Threat
 
 THREATS = {"Linf": Linf, "L2": L2, "L1": L1}
 ORDERS = {"Linf": torch.inf, "L2": 2, "L1": 1}
@@ -171,6 +172,38 @@ def test_an_impossible_radius_is_refused(make, eps):
         make(eps=eps)
 
 
+@each_threat
+@pytest.mark.parametrize(
+    ("eps", "given"),
+    [
+        (None, "got None"),
+        ("8/255", "got '8/255'"),
+        ("0.1", "got '0.1'"),
+        (True, "got True"),
+        ({0.1}, "got {0.1}"),
+        ([0.1, None], r"got \[0.1, None\]"),
+        (torch.full((3, 1, 1, 1), 0.1), r"got shape \(3, 1, 1, 1\)"),
+    ],
+)
+def test_what_is_no_radius_is_refused(make, eps, given):
+    forms = (
+        r"eps must be one number, as 8 / 255, or one number per image in a sequence, tensor or array of shape \(N,\)"
+    )
+    with pytest.raises(TypeError, match=f"{make.__name__}: {forms}, {given}"):
+        make(eps=eps)
+
+
+@each_threat
+def test_every_kind_of_number_and_list_is_a_radius(make):
+    numpy = pytest.importorskip("numpy")
+    for one in (0.5, numpy.float32(0.5), numpy.array(0.5), torch.tensor(0.5), Fraction(1, 2)):
+        assert make(eps=one) == make(eps=0.5)
+        assert type(make(eps=one).eps) is float
+    for several in ([0.5, 1], (0.5, 1), numpy.array([0.5, 1]), torch.tensor([0.5, 1]), [torch.tensor(0.5), 1]):
+        assert make(eps=several).eps == (0.5, 1.0)
+    assert make(eps=[0.5]).eps == (0.5,)
+
+
 @pytest.mark.parametrize("eps", [8, [0.1, 8]])
 def test_linf_knows_the_usual_mistake(eps):
     with pytest.raises(ValueError, match=r"eps is in units of \[0, 1\] pixels, got 8.0: did you mean 8 / 255\?"):
@@ -189,12 +222,47 @@ def test_a_wrong_number_of_radii_is_refused(make):
             call()
 
 
+NEEDED = {"name", "tolerance", "projector", "sample", "direction", "distance", "radii", "select"}
+
+
 @each_threat
 def test_it_follows_the_protocol(make):
     threat: Threat = make(eps=0.25)
-    public = [name for name in vars(Threat) if not name.startswith("_")]
-    assert {"project", "projector", "sample", "direction", "distance", "radii", "select"} <= set(public)
-    assert all(hasattr(threat, name) for name in public)
+    assert {name for name in vars(Threat) if not name.startswith("_")} == NEEDED
+    assert isinstance(threat, Threat)
+    assert torch.equal(threat.project(grey(2), grey(2) + 1), threat.projector(grey(2))(grey(2) + 1))
+
+
+def test_a_threat_of_your_own_needs_no_more_than_the_protocol(rows):
+    """Images may only become brighter: not a subclass of anything here."""
+
+    class Brighter:
+        name, tolerance = "Brighter", 0.0
+
+        def projector(self, images):
+            return lambda candidates: candidates.maximum(images).minimum((images + 0.1).clamp(max=1))
+
+        def sample(self, images, random, *, use="start", restart=0):
+            return images + 0.1 * (1 - images) * random.uniform(use, images.shape[1:], restart=restart)
+
+        def direction(self, gradient, images, coordinates=1):
+            return gradient.sign().clamp(min=0)
+
+        def distance(self, images, others):
+            return (others.double() - images).amax(dim=(1, 2, 3))
+
+        def radii(self, images):
+            return 0.1 + 1e-7
+
+        def select(self, index):
+            return self
+
+    images, labels = grey(6, (1, 3, 3)), torch.tensor([0, 1, 2, 0, 1, 2])
+    model = rows((1, 3, 3))
+    found = PGD(threat=Brighter(), steps=3, restarts=2)(model, images, labels, random=ImageRandom(0))
+    assert (found >= images).all()
+    assert (found > images).any(dim=(1, 2, 3)).all()
+    assert FGSM(threat=Brighter())(model, images, labels).shape == images.shape
 
 
 @pytest.mark.gpu

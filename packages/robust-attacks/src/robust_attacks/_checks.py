@@ -5,10 +5,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
 
 Model = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, K); often a torch.nn.Module. Normalisation is a layer inside it."""
+
+
+def check_call(threat: Threat, images: Tensor, labels: Tensor, random: ImageRandom | None) -> ImageRandom:
+    """Refuse a wrong call of an attack; hand back the random streams of the images, with a fresh seed for None.
+
+    Raises:
+        TypeError: if images, labels or `random` are of a wrong type.
+        ValueError: if their shapes or values are wrong, or the threat has radii for another number of images.
+    """
+    check_images(images)
+    check_labels(labels, images)
+    if not isinstance(random, ImageRandom | None):
+        raise TypeError(
+            f"random must be an ImageRandom or None, got {type(random).__name__}: "
+            f"pass random=ImageRandom(seed={random if type(random) is int else 0})"
+        )
+    threat.radii(images)
+    return (ImageRandom.fresh(len(images)) if random is None else random).of(images)
 
 
 def check_images(images: Tensor) -> None:

@@ -18,8 +18,9 @@ def pristine(model: Model, images: Tensor, seed: int) -> Iterator[Model]:
 
     Inside, gradients are on (whatever the caller's mode) and torch's global random states are seeded from `seed`,
     so that a model with dropout in training mode gives the same twice. Afterwards these are as before:
-    the training flag of every module; `requires_grad` and `.grad` of every parameter; every buffer, bit for bit; the
-    random states of the CPU and of the CUDA devices of images and model; the grad mode. The mode of the model (train or
+    the training flag of every module; `requires_grad` and `.grad` of every parameter; every buffer (the model works on
+    copies, so that no autograd graph that holds on to a buffer is disturbed); the random states of the CPU and of the
+    CUDA devices of images and model; the grad mode. The mode of the model (train or
     eval) is left as the caller chose it. Only the modules of a `torch.nn.Module` can be seen and guarded, or of one
     whose bound method is the model.
 
@@ -28,21 +29,23 @@ def pristine(model: Model, images: Tensor, seed: int) -> Iterator[Model]:
         images: the batch, for its device.
         seed: of the caller's `ImageRandom`.
 
+    Raises:
+        RuntimeError: if the model was made under `torch.inference_mode`, so that nothing can be differentiated.
+
     Yields:
         The model to call: a DistributedDataParallel wrapper is taken off, because its hooks would talk to other ranks.
     """
     owner = getattr(model, "__self__", model)
     if isinstance(model, DistributedDataParallel):
         model = owner = model.module
-    memory = _Memory.of(owner) if isinstance(owner, nn.Module) else None
-    devices = {images.device}
-    if memory is not None:
-        devices |= {parameter.device for parameter, _, _ in memory.parameters}
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), _seeded(devices, seed):
-            yield model
-    finally:
-        if memory is not None:
+    with torch.inference_mode(False), torch.enable_grad():
+        memory = _Memory.of(owner) if isinstance(owner, nn.Module) else _Memory([], [], [])
+        devices = {images.device} | {parameter.device for parameter, _, _ in memory.parameters}
+        try:
+            memory.lend()
+            with _seeded(devices, seed):
+                yield model
+        finally:
             memory.restore()
 
 
@@ -64,30 +67,39 @@ class _Memory:
 
     modes: list[tuple[nn.Module, bool]]
     parameters: list[tuple[nn.Parameter, bool, Tensor | None]]
-    buffers: list[tuple[nn.Module, dict[str, Tensor | None], dict[str, Tensor]]]
+    buffers: list[tuple[nn.Module, dict[str, Tensor | None], set[str]]]
 
     @classmethod
     def of(cls, model: nn.Module) -> "_Memory":
-        modules = list(model.modules())
-        memory = cls(
+        modules, parameters = list(model.modules()), list(model.parameters())
+        if any(parameter.is_inference() for parameter in parameters):
+            raise RuntimeError(
+                "the model was made under torch.inference_mode, so its parameters cannot take part in a gradient: "
+                "make or load it outside (torch.no_grad is fine), or attack copy.deepcopy(model), made outside"
+            )
+        return cls(
             modes=[(module, module.training) for module in modules],
-            parameters=[(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
+            parameters=[(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters],
             buffers=[
-                (
-                    module,
-                    dict(module._buffers),
-                    {name: buffer.detach().clone() for name, buffer in module._buffers.items() if buffer is not None},
-                )
-                for module in modules
-                if module._buffers
+                (module, dict(module._buffers.items()), set(module._non_persistent_buffers_set)) for module in modules
             ],
         )
-        for parameter, _, gradient in memory.parameters:
+
+    def lend(self) -> None:
+        """Put gradients out of reach of a model that calls backward() itself, and copies in the place of buffers."""
+        for parameter, _, gradient in self.parameters:
             if gradient is not None:
-                parameter.grad = None  # out of reach of a model that calls backward() itself
-        return memory
+                parameter.grad = None
+        copies: dict[Tensor, Tensor] = {}  # by identity: a buffer that two modules share stays shared
+        for module, buffers, _ in self.buffers:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    if buffer not in copies:
+                        copies[buffer] = buffer.detach().clone()
+                    module._buffers[name] = copies[buffer]
 
     def restore(self) -> None:
+        """Put back the very tensors that were there."""
         for module, training in self.modes:
             module.training = training
         for parameter, requires_grad, gradient in self.parameters:
@@ -95,15 +107,9 @@ class _Memory:
                 parameter.requires_grad_(requires_grad)
             if parameter.grad is not gradient:
                 parameter.grad = gradient
-        for module, buffers, values in self.buffers:
-            module._buffers.clear()
-            module._buffers.update(buffers)
-            for name, value in values.items():
-                _put_back(module._buffers[name], value)
-
-
-def _put_back(buffer: Tensor | None, value: Tensor) -> None:
-    """Give a buffer its old value, without touching one that has it: an autograd graph may hold on to it."""
-    if buffer is not None and not torch.equal(buffer, value):
-        with torch.inference_mode(buffer.is_inference()), torch.no_grad():
-            buffer.copy_(value)
+        for module, buffers, hidden in self.buffers:
+            for name in module._buffers.keys() - buffers.keys():
+                del module._buffers[name]
+            for name, buffer in buffers.items():
+                module._buffers[name] = buffer
+            module._non_persistent_buffers_set = hidden

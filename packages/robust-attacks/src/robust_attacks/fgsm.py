@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_attacks._checks import Model, check_images, check_labels, check_result
+from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
+from robust_attacks._settings import check_loss, check_step_size, check_threat
 from robust_attacks.losses import Loss, cross_entropy
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
@@ -20,6 +21,9 @@ class FGSM:
     Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, arXiv:1412.6572; for any
     threat here (L1 steps along the one pixel of largest gradient that has room). With `random_start` it is FGSM-RS of
     Wong, Rice, Kolter, "Fast is better than free", ICLR 2020, arXiv:2001.03994.
+
+    An image costs one forward and one backward pass. Images that are predicted as their targets already come back
+    unchanged from a `targeted` loss; with `random_start` that costs one forward pass more per call.
 
     Args:
         threat: what the attacker may change, e.g. `Linf(eps=8 / 255)`.
@@ -41,8 +45,9 @@ class FGSM:
     loss: Loss = cross_entropy
 
     def __post_init__(self) -> None:
-        if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"FGSM: step_size must be positive, or None for eps, got {self.step_size}")
+        check_threat("FGSM", self.threat)
+        check_loss("FGSM", self.loss)
+        check_step_size("FGSM", self.step_size, default="eps")
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom | None = None) -> Tensor:
         """Perturb images and hand back new ones; nothing that is given changes.
@@ -54,21 +59,28 @@ class FGSM:
             random: the images' random streams; None draws one seed from torch's CPU generator.
 
         Raises:
-            TypeError: if images, labels or logits are of a wrong type.
+            TypeError: if images, labels, `random` or logits are of a wrong type.
             ValueError: if their shapes or values are wrong.
+
+        Warns:
+            RuntimeWarning: if there was no gradient to follow, or logits or gradients of images were not finite.
         """
-        check_images(images)
-        check_labels(labels, images)
-        random = (ImageRandom.fresh(len(images)) if random is None else random).of(images)
-        radii = self.threat.radii(images)
+        random = check_call(self.threat, images, labels, random)
         if not len(images):
             return images.detach().clone()
         with pristine(model, images, random.seed) as model:
             images, labels = images.detach().clone(), labels.clone()
-            project = self.threat.projector(images)
-            start = self.threat.sample(images, random, use="fgsm/start") if self.random_start else images
-            gradient, _ = Objective(model, self.loss).gradient(start, labels)
-            length = self.step_size if self.step_size is not None else radii * (1.25 if self.random_start else 1.0)
+            objective = Objective(model, self.loss, images)
+            project, start = self.threat.projector(images), images
+            if self.random_start:
+                objective.settle(labels)
+                start = self.threat.sample(images, random, use="fgsm/start")
+            gradient, _ = objective.gradient(start, labels)
+            length = (
+                self.step_size
+                if self.step_size is not None
+                else self.threat.radii(images) * (1.25 if self.random_start else 1.0)
+            )
             step = torch.as_tensor(length, dtype=images.dtype, device=images.device)
             adversarial = project(start + self.threat.direction(gradient, start).mul_(step))
-            return check_result(self.threat, images, adversarial)
+            return objective.finish(self.threat, adversarial)

@@ -1,4 +1,7 @@
-"""Losses that an attacker increases: logits (N, K) and labels (N,) in, one number per image out."""
+"""Losses that an attacker increases: logits (N, K) and labels (N,) in, one number per image out.
+
+Half-precision logits are widened to float32 first: in bfloat16 a cross-entropy below 1e-3 has no gradient left.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0])).exp()
         tensor([2.])
     """
-    return functional.cross_entropy(logits, labels, reduction="none")
+    return functional.cross_entropy(_widened(logits), labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -38,6 +41,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
         >>> margin(torch.tensor([[-3.0, -1.0, -2.0]]), torch.tensor([1]))
         tensor([-1.])
     """
+    logits = _widened(logits)
     return _largest_other(logits, labels) - _logit_of(logits, labels)
 
 
@@ -56,6 +60,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.shape[1] < 3:
         raise ValueError(f"dlr needs at least 3 classes, the logits have {logits.shape[1]}: use margin")
+    logits = _widened(logits)
     top = logits.topk(3, dim=1).values
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
@@ -110,6 +115,10 @@ def succeeded(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """
     hit = predicted(logits) == labels
     return logits.isfinite().all(dim=1) & (hit if isinstance(loss, Targeted) else ~hit)
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _logit_of(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_attacks._checks import Model, check_images, check_labels, check_result
+from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
+from robust_attacks._settings import check_count, check_loss, check_step_size, check_threat
 from robust_attacks.losses import Loss, cross_entropy, succeeded
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
@@ -24,7 +25,8 @@ class PGD:
     Without restarts the last iterate is returned, and an image costs exactly `steps` forward and backward passes. With
     restarts the first misclassified iterate of an image is kept, one more forward pass per run judges the last
     iterates, and only images that are not broken yet start again, with new noise; an image that is never broken comes
-    back as the last iterate of largest loss.
+    back as the last iterate of largest loss. Images that are predicted as their targets already come back unchanged
+    from a `targeted` loss; with `random_start` that costs one forward pass more per call.
 
     Args:
         threat: what the attacker may change, e.g. `Linf(eps=8 / 255)`.
@@ -53,16 +55,15 @@ class PGD:
     coordinates: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"PGD: steps must be at least 1, got {self.steps}")
-        if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"PGD: step_size must be positive, or None for 2.5 * eps / steps, got {self.step_size}")
-        if not 1 <= self.restarts <= 256:
-            raise ValueError(f"PGD: restarts must be in 1..256, got {self.restarts}")
+        check_threat("PGD", self.threat)
+        check_count("PGD", "steps", self.steps)
+        check_step_size("PGD", self.step_size, default="2.5 * eps / steps")
+        check_count("PGD", "restarts", self.restarts, most=256)
+        check_loss("PGD", self.loss)
+        if self.coordinates is not None:
+            check_count("PGD", "coordinates", self.coordinates)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("PGD: restarts without random_start would repeat the same run: set random_start=True")
-        if self.coordinates is not None and self.coordinates < 1:
-            raise ValueError(f"PGD: coordinates must be at least 1, or None for d // 100, got {self.coordinates}")
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom | None = None) -> Tensor:
         """Perturb images and hand back new ones; nothing that is given changes.
@@ -74,23 +75,25 @@ class PGD:
             random: the images' random streams; None draws one seed from torch's CPU generator.
 
         Raises:
-            TypeError: if images, labels or logits are of a wrong type.
+            TypeError: if images, labels, `random` or logits are of a wrong type.
             ValueError: if their shapes or values are wrong.
+
+        Warns:
+            RuntimeWarning: if there was no gradient to follow, or logits or gradients of images were not finite.
         """
-        check_images(images)
-        check_labels(labels, images)
-        random = (ImageRandom.fresh(len(images)) if random is None else random).of(images)
-        self.threat.radii(images)  # refuses a wrong number of radii
+        random = check_call(self.threat, images, labels, random)
         if not len(images):
             return images.detach().clone()
         with pristine(model, images, random.seed) as model:
             images, labels = images.detach().clone(), labels.clone()
-            objective = Objective(model, self.loss)
-            if self.restarts == 1:
+            objective = Objective(model, self.loss, images)
+            settled = objective.settle(labels) if self.random_start else None
+            if self.restarts == 1 or settled is None:
                 adversarial = self._climb(self.threat, objective, images, labels, random)
             else:
-                adversarial = self._best_of_restarts(objective, images, labels, random)
-            return check_result(self.threat, images, adversarial)
+                left = (~settled).nonzero()[:, 0]
+                adversarial = self._best_of_restarts(objective, images, labels, random, left)
+            return objective.finish(self.threat, adversarial)
 
     def _climb(
         self,
@@ -115,11 +118,16 @@ class PGD:
             iterate = project(threat.direction(gradient, iterate, coordinates).mul_(step).add_(iterate))
         return iterate
 
-    def _best_of_restarts(self, objective: Objective, images: Tensor, labels: Tensor, random: ImageRandom) -> Tensor:
+    def _best_of_restarts(
+        self, objective: Objective, images: Tensor, labels: Tensor, random: ImageRandom, left: Tensor
+    ) -> Tensor:
+        """The best of several runs for the images with the indices `left`; the others come back as they are."""
         result = images.clone()
         highest = torch.full((len(images),), -torch.inf, device=images.device)
-        left = torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):
+            if not len(left):
+                break
+            objective.focus(left)
             some, their_labels = images[left], labels[left]
             finds = _Finds(some)
             last = self._climb(self.threat.select(left), objective, some, their_labels, random[left], restart, finds)
@@ -132,8 +140,6 @@ class PGD:
             last = torch.where(higher[:, None, None, None], last, result[left])
             result[left] = torch.where(finds.found[:, None, None, None], finds.images, last)
             left = left[~finds.found]
-            if not len(left):
-                break
         return result
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 _PIXELS = (1, 2, 3)
 _SLACK = 1e-12  # relative room that the rounding of float64 sums may take
+_FAR = 1e150  # offsets beyond are scaled down to it, since their squares would leave float64
+_MOST_NEWTON_STEPS = 200  # far more than ever seen; each is inside the ball
+_MOST_BISECTIONS = 4096  # float64 has room for about 2100 halvings
 
 
 def project_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
@@ -25,26 +28,34 @@ def project_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
         origin: `images.double()`, which a caller with many candidates computes once.
         candidates: (N, C, H, W), any finite values.
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
+
+    Raises:
+        ValueError: if candidates are not finite.
     """
-    clipped, length = _clip(images, origin, candidates, 2)
-    outside = length > radius
-    if not bool(outside.any()):
+    clipped, length, farthest, some = _clip(images, origin, candidates, radius, 2)
+    if not some:
         return clipped
-    offsets = candidates.double() - origin
-    squares, rooms = offsets.square(), _rooms(offsets, origin).square_()
-    wanted = _aim(images, radius).square()
+    outside = length > radius
+    offsets = candidates - origin
+    rooms = _rooms(offsets, origin).square_()
+    scale = (farthest / _FAR).clamp_(min=1)  # of offsets and, in return, of the root of q
+    squares = offsets.div_(scale).square()
+    aim = _aim(images, radius)
+    wanted = aim.square()
     # The clipped candidate, shrunk onto the sphere, is where to start: past the root (the box cuts the shrunk candidate
     # less), but near. Newton's step from there lands at or before the root, since the tangent lies above G.
-    factor = torch.where(outside, wanted / length.square(), 1.0)
+    factor = torch.where(outside, aim / length * scale, 1.0).clamp_(max=1e150).square_()
     fixed, slope = _piece(squares, rooms, factor)
     factor = torch.where(outside, (wanted - fixed) / slope, factor).clamp_(min=0)
     done = ~outside
-    while not bool(done.all()):
+    for _ in range(_MOST_NEWTON_STEPS):
         before = slope
         fixed, slope = _piece(squares, rooms, factor)
         # From here on the factor only rises and the set of entries below their room only shrinks: the same slope
         # is the same set, and the same set means that the last step has ended at the root.
         done |= slope == before
+        if bool(done.all()):
+            break
         factor = torch.where(done, factor, torch.maximum(factor, (wanted - fixed) / slope))
     return torch.where(outside, _move(images, origin, offsets.mul_(factor.sqrt()), radius, 2), clipped)
 
@@ -69,26 +80,32 @@ def project_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
     the box: Duchi, Shalev-Shwartz, Singer, Chandra, ICML 2008). The offset of the answer is
     `sign(v) min(max(|v| - t, 0), room)`, where t is the root of `h(t) = sum min(max(|v| - t, 0), room) = radius`.
     h falls but is neither convex nor concave, so Newton's steps are kept inside a bracket and replaced by its midpoint
-    when they leave it.
+    when they leave it. t is found to 1e-16 of the largest offset, so for candidates within millions of pixel units
+    the answer is as exact as float64 allows; for those farther off it is still inside.
 
     Args:
         images: (N, C, H, W) in [0, 1], float32 or float64.
         origin: `images.double()`, which a caller with many candidates computes once.
         candidates: (N, C, H, W), any finite values.
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
+
+    Raises:
+        ValueError: if candidates are not finite.
     """
-    clipped, length = _clip(images, origin, candidates, 1)
-    outside = length > radius
-    if not bool(outside.any()):
+    clipped, length, farthest, some = _clip(images, origin, candidates, radius, 1)
+    if not some:
         return clipped
-    offsets = candidates.double() - origin
+    outside = length > radius
+    offsets = candidates - origin
     sizes, rooms = offsets.abs(), _rooms(offsets, origin)
     wanted = _aim(images, radius)
-    high = 2 * sizes.amax(dim=_PIXELS, keepdim=True)
+    high = (2 * farthest).clamp_(max=torch.finfo(torch.float64).max)
     low = torch.zeros_like(high)
     cut = low
     done = ~outside
-    while not bool(done.all()):
+    for _ in range(_MOST_BISECTIONS):
+        if bool(done.all()):
+            break
         left = (sizes - cut).clamp_(min=0)
         excess = torch.minimum(left, rooms).sum(dim=_PIXELS, keepdim=True) - wanted
         slope = torch.le(left, rooms, out=torch.empty_like(left)).mul_(left.sign_()).sum(dim=_PIXELS, keepdim=True)
@@ -102,17 +119,27 @@ def project_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
         narrow = ~((middle > low) & (middle < high))
         cut = torch.where(done | solved, cut, torch.where(narrow, high, step))
         done |= solved | narrow
+    cut = torch.where(done, cut, high)
     moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).mul_(offsets.sign_())
     return torch.where(outside, _move(images, origin, moves, radius, 1), clipped)
 
 
-def _clip(images: Tensor, origin: Tensor, candidates: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """The candidates clipped to the box, and how far from their images (N, 1, 1, 1) they then are.
+def _clip(
+    images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float, order: int
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """The candidates clipped to the box, how far from their images they then are, a bound of their offsets before, ...
 
-    A clipped candidate inside the ball is the answer: its offset is sign(v) min(|v|, room).
+    ... both float64 (N, 1, 1, 1), and whether any of them leaves its ball: a clipped candidate inside is the answer,
+    since its offset is sign(v) min(|v|, room).
     """
     clipped = candidates.clamp(0, 1).to(images.dtype)
-    return clipped, _length(clipped - origin, order)
+    length = _length(clipped - origin, order)
+    farthest = torch.linalg.vector_norm(candidates, torch.inf, dim=_PIXELS, keepdim=True).double() + 1
+    # One question to the device for both: whether they are finite, and whether there is anything to do.
+    most, some = torch.stack((farthest.max(), (length > radius).any())).tolist()
+    if not most < torch.inf:
+        raise ValueError("candidates must be finite, got NaN or infinite pixels: look at the step that led to them")
+    return clipped, length, farthest, bool(some)
 
 
 def _length(offsets: Tensor, order: int) -> Tensor:

@@ -1,22 +1,22 @@
 """Threats: what an attacker may change, as a ball of radius eps around each image, cut by the box [0, 1]."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from robust_attacks._radius import Eps, check_eps, radii_of, select_eps
+from robust_attacks._ball import Ball, Projector
 from robust_attacks.projections import project_l1, project_l2
 from robust_attacks.random import ImageRandom
 
-Projector = Callable[[Tensor], Tensor]
 _PIXELS = (1, 2, 3)
 
 
+@runtime_checkable
 class Threat(Protocol):
-    """What an attack needs to know of a threat; `Linf`, `L2` and `L1` are the threats of this package.
+    """What an attack needs of a threat, be it one of your own; `Linf`, `L2` and `L1` are the threats of this package.
 
     A point is *inside* when it lies in the ball and in the box. Images are (N, C, H, W), float32 or float64, in [0, 1].
     """
@@ -27,21 +27,12 @@ class Threat(Protocol):
         ...
 
     @property
-    def eps(self) -> Eps:
-        """The radius in units of [0, 1] pixels, one number or one per image."""
-        ...
-
-    @property
     def tolerance(self) -> float:
         """How far, relative to eps, the float64 distance of an attacked image may exceed eps."""
         ...
 
-    def project(self, images: Tensor, candidates: Tensor) -> Tensor:
-        """The nearest inside point to each candidate (N, C, H, W)."""
-        ...
-
     def projector(self, images: Tensor) -> Projector:
-        """`project` for given images: what does not depend on the candidates is computed once."""
+        """The projection for given images: candidates (N, C, H, W) to the nearest inside points."""
         ...
 
     def sample(self, images: Tensor, random: ImageRandom, *, use: str = "start", restart: int = 0) -> Tensor:
@@ -66,7 +57,7 @@ class Threat(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linf:
+class Linf(Ball):
     """Every pixel may change by at most eps.
 
     Args:
@@ -81,23 +72,17 @@ class Linf:
         tensor([0.0000, 0.6000])
     """
 
-    eps: Eps
     name: ClassVar[str] = "Linf"
     tolerance: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        eps = check_eps(self.name, self.eps)
-        largest = max(eps, default=0.0) if isinstance(eps, tuple) else eps
+        super().__post_init__()
+        largest = max(self.eps, default=0.0) if isinstance(self.eps, Sequence) else self.eps
         if largest > 1:
             raise ValueError(f"Linf: eps is in units of [0, 1] pixels, got {largest}: did you mean {largest:g} / 255?")
-        object.__setattr__(self, "eps", eps)
-
-    def project(self, images: Tensor, candidates: Tensor) -> Tensor:
-        """The nearest inside point to each candidate: pixels clamped to [x - eps, x + eps] and [0, 1]."""
-        return self.projector(images)(candidates)
 
     def projector(self, images: Tensor) -> Projector:
-        """`project` for given images; the two bounds of every pixel are computed once."""
+        """Candidates clamped to [x - eps, x + eps] and [0, 1]; the two bounds of every pixel are computed once."""
         radii = self.radii(images)
         lower = _rounded_towards(images, images.double() - radii, radii).clamp_(min=0)
         upper = _rounded_towards(images, images.double() + radii, radii).clamp_(max=1)
@@ -119,17 +104,9 @@ class Linf:
         """The largest change of a pixel, float64 (N,)."""
         return (others.double() - images).abs_().amax(dim=_PIXELS)
 
-    def radii(self, images: Tensor) -> Tensor | float:
-        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device."""
-        return radii_of(self.name, self.eps, images)
-
-    def select(self, index: Tensor) -> Self:
-        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
-        return replace(self, eps=select_eps(self.eps, index))
-
 
 @dataclass(frozen=True, kw_only=True)
-class L2:
+class L2(Ball):
     """The Euclidean length of the change of an image is at most eps.
 
     Args:
@@ -144,19 +121,10 @@ class L2:
         tensor([0.9899, 1.0000])
     """
 
-    eps: Eps
     name: ClassVar[str] = "L2"
-    tolerance: ClassVar[float] = 1e-6
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", check_eps(self.name, self.eps))
-
-    def project(self, images: Tensor, candidates: Tensor) -> Tensor:
-        """The nearest inside point to each candidate; exact, see `projections.project_l2`."""
-        return self.projector(images)(candidates)
 
     def projector(self, images: Tensor) -> Projector:
-        """`project` for given images."""
+        """The nearest inside point to each candidate; exact, see `projections.project_l2`."""
         radii, origin = self.radii(images), images.double()
         return lambda candidates: project_l2(images, origin, candidates, radii)
 
@@ -178,17 +146,9 @@ class L2:
         """The Euclidean length of the change, float64 (N,)."""
         return _norm(others.double() - images, 2).flatten()
 
-    def radii(self, images: Tensor) -> Tensor | float:
-        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device."""
-        return radii_of(self.name, self.eps, images)
-
-    def select(self, index: Tensor) -> Self:
-        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
-        return replace(self, eps=select_eps(self.eps, index))
-
 
 @dataclass(frozen=True, kw_only=True)
-class L1:
+class L1(Ball):
     """The changes of all pixels of an image add up to at most eps.
 
     Args:
@@ -203,19 +163,10 @@ class L1:
         tensor([0.7500, 0.5000])
     """
 
-    eps: Eps
     name: ClassVar[str] = "L1"
-    tolerance: ClassVar[float] = 1e-6
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", check_eps(self.name, self.eps))
-
-    def project(self, images: Tensor, candidates: Tensor) -> Tensor:
-        """The nearest inside point (in L2) to each candidate; exact, see `projections.project_l1`."""
-        return self.projector(images)(candidates)
 
     def projector(self, images: Tensor) -> Projector:
-        """`project` for given images."""
+        """The nearest inside point (in L2) to each candidate; exact, see `projections.project_l1`."""
         radii, origin = self.radii(images), images.double()
         return lambda candidates: project_l1(images, origin, candidates, radii)
 
@@ -252,14 +203,6 @@ class L1:
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """The sum of the changes of all pixels, float64 (N,)."""
         return _norm(others.double() - images, 1).flatten()
-
-    def radii(self, images: Tensor) -> Tensor | float:
-        """The radius as a number, or as float64 (N, 1, 1, 1) on the images' device."""
-        return radii_of(self.name, self.eps, images)
-
-    def select(self, index: Tensor) -> Self:
-        """The threat for some of the images, chosen by a boolean mask or indices (N,)."""
-        return replace(self, eps=select_eps(self.eps, index))
 
 
 def _norm(vectors: Tensor, order: int) -> Tensor:

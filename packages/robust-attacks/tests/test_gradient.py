@@ -1,0 +1,121 @@
+"""What an attack says about a model without usable gradients: once per call, at the line of the caller."""
+
+import linecache
+
+import pytest
+import torch
+from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, cross_entropy
+from robust_attacks._gradient import Objective
+
+ATTACKS = {
+    "FGSM": FGSM(threat=Linf(eps=0.1)),
+    "FGSM-RS": FGSM(threat=Linf(eps=0.1), random_start=True),
+    "PGD": PGD(threat=L2(eps=0.1), steps=4),
+    "PGD with restarts": PGD(threat=Linf(eps=0.1), steps=4, restarts=3),
+}
+each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+IMAGES = torch.rand((6, 2, 4, 4), generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def only(caught):
+    """The one warning, with the text of the line that it points at."""
+    (warning,) = caught
+    assert warning.category is RuntimeWarning
+    assert warning.filename == __file__
+    return str(warning.message), linecache.getline(warning.filename, warning.lineno)
+
+
+@each_attack
+@pytest.mark.parametrize(
+    "model",
+    [lambda x: torch.tensor([[1.0, 2.0, 0.0]]).expand(len(x), 3), lambda x: x.detach()[:, 0, 0, :3]],
+    ids=["constant", "detached"],
+)
+def test_a_model_without_gradients_is_pointed_out_once(attack, model):
+    with pytest.warns(RuntimeWarning) as caught:
+        attack(model, IMAGES, LABELS)  # this line
+    message, line = only(caught)
+    assert "do not depend on the images in a differentiable way" in message
+    assert line.endswith("# this line\n")
+
+
+def test_without_gradients_the_start_comes_back():
+    threat = Linf(eps=0.1)
+    with pytest.warns(RuntimeWarning, match="in a differentiable way"):
+        found = PGD(threat=threat, steps=1)(lambda x: x.detach()[:, 0, 0, :3], IMAGES, LABELS, random=ImageRandom(0))
+    assert torch.equal(found, threat.sample(IMAGES, ImageRandom(0, torch.arange(6)), use="pgd/start"))
+
+
+@each_attack
+@pytest.mark.parametrize("what", ["logits", "gradients"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_images_without_finite_logits_or_gradients_are_counted_once(attack, what, value, rows):
+    inner = rows(tuple(IMAGES.shape[1:]))
+
+    def model(images):
+        """Two images, known by a pixel that is left alone, go wrong."""
+        marked = (images[:, 0, 0, 0] > 0.8)[:, None]
+        logits = inner(images)
+        if what == "logits":
+            return torch.where(marked, value, logits)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: torch.where(marked, value, gradient))
+        return logits
+
+    images = IMAGES.clone()
+    images[:, 0, 0, 0] = torch.tensor([1.0, 0.5, 0.5, 0.5, 1.0, 0.5])
+    with pytest.warns(RuntimeWarning) as caught:
+        found = attack(model, images, LABELS)  # this line
+    message, line = only(caught)
+    assert "logits or gradients of 2 of 6 images were not finite" in message
+    assert line.endswith("# this line\n")
+    assert found.isfinite().all()
+
+
+def test_rows_are_those_of_the_call(rows):
+    """Restarts look at some of the images: the count is of images, not of passes."""
+    model = rows(tuple(IMAGES.shape[1:]))
+    objective = Objective(lambda x: model(x) * torch.nan, cross_entropy, IMAGES)
+    for chosen in ([5, 1], [1], [5, 1]):
+        objective.focus(torch.tensor(chosen))
+        objective.gradient(IMAGES[chosen], LABELS[chosen])
+    with pytest.warns(RuntimeWarning, match="of 2 of 6 images"):
+        objective.finish(Linf(eps=0.1), IMAGES)
+
+
+@each_attack
+def test_healthy_models_are_met_with_silence(attack, rows, recwarn):
+    attack(rows(tuple(IMAGES.shape[1:])), IMAGES, LABELS)
+    PGD(threat=L1(eps=1), steps=3)(rows(tuple(IMAGES.shape[1:])), IMAGES, LABELS)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@each_attack
+def test_a_confident_model_in_half_precision_is_attacked(attack, dtype):
+    """At a margin of 12 the cross-entropy of bfloat16 logits would be zero, and its gradient too."""
+    weight = torch.ones(IMAGES.shape[1:])
+
+    def model(images):
+        value = (images * weight).sum(dim=(1, 2, 3)) - 16
+        return torch.stack((value + 12, value * 0), dim=1).to(dtype)
+
+    images = torch.full_like(IMAGES, 0.5)
+    found = attack(model, images, torch.zeros(6, dtype=torch.int64))
+    assert (found.sum(dim=(1, 2, 3)) < images.sum(dim=(1, 2, 3)) - 0.3).all()
+
+
+@pytest.mark.gpu
+@each_attack
+def test_steps_do_not_wait_for_the_gpu(attack, rows):
+    model, images, labels = rows(tuple(IMAGES.shape[1:])).cuda(), IMAGES.cuda(), LABELS.cuda()
+    objective = Objective(model, cross_entropy, images)
+    objective.gradient(images, labels)  # the first pass checks the labels
+    everything = torch.arange(6, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        objective.focus(everything)
+        objective.gradient(images, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
