@@ -222,10 +222,9 @@ class Killed(BaseException):
     """Stands for the death of the process."""
 
 
-@pytest.mark.parametrize("operation", ["before", "after"])
-@pytest.mark.parametrize("count", [1, 3, 4, 6, 7, 10, 14, 16, 18])
-def test_a_death_at_any_write_changes_nothing(operation, count, tiny, unbroken, tmp_path, monkeypatch, records):
-    """The run dies before or after one of its renames (config, records, checkpoints, ...) and is started again."""
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 8, 10, 11, 15, 17, 18])
+def test_a_death_at_any_write_changes_nothing(count, tiny, unbroken, tmp_path, monkeypatch, records):
+    """The run dies before one of its renames (config, records, checkpoints, ...) and is started again."""
     folder = tmp_path / "broken"
     path_type, calls = type(tmp_path), []
     replace = path_type.replace
@@ -234,12 +233,9 @@ def test_a_death_at_any_write_changes_nothing(operation, count, tiny, unbroken, 
         if folder not in path.parents:
             return replace(path, target)
         calls.append(target)
-        if operation == "before" and len(calls) == count:
+        if len(calls) == count:
             raise Killed
-        result = replace(path, target)
-        if operation == "after" and len(calls) == count:
-            raise Killed
-        return result
+        return replace(path, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(path_type, "replace", dying)
@@ -396,20 +392,19 @@ def mixed_precision_resumes(recipe, device, folder, monkeypatch):
     return whole, state
 
 
-def test_bf16_on_the_cpu_learns_resumes_and_is_not_float32(tiny, tmp_path, monkeypatch):
+def test_bf16_on_the_cpu_learns_resumes_and_is_not_float32(tiny, unbroken, tmp_path, monkeypatch):
     recipe = tiny.replace(**{"precision": "bf16", "attack.autocast": True})
     whole, state = mixed_precision_resumes(recipe, "cpu", tmp_path, monkeypatch)
     assert whole.history[-1]["loss"] < whole.history[0]["loss"]
     assert state["scaler"] == {}
-    full = train(tiny, tmp_path / "full", device="cpu")
-    assert not torch.equal(weights(whole)["model.conv1.weight"], weights(full)["model.conv1.weight"])
+    assert not torch.equal(weights(whole)["model.conv1.weight"], weights(unbroken)["model.conv1.weight"])
 
 
 def test_fp16_scales_the_loss_and_keeps_the_scale_in_the_checkpoint(tiny, tmp_path, monkeypatch):
     recipe = tiny.replace(
         **{
             "precision": "fp16", "objective.name": "standard", "attack": None, "evaluation.norm": "Linf",
-            "evaluation.eps": 0.1, "epochs": 1,
+            "evaluation.eps": 0.1, "epochs": 1, "data.held_out": 0.5, "batch_size": 128,
         }
     )  # fmt: skip
     _, state = mixed_precision_resumes(recipe, "cpu", tmp_path, monkeypatch)
