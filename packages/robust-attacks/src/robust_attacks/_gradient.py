@@ -87,7 +87,7 @@ class Objective:
         if gradient is None:
             self._flat = True
             return torch.zeros_like(images), logits.detach()
-        largest = torch.linalg.vector_norm(gradient, torch.inf, dim=_PIXELS)
+        largest = gradient.abs().amax(dim=_PIXELS)
         self._broken[self._rows] |= ~largest.isfinite()
         return gradient.nan_to_num_(nan=0.0), logits.detach()
 

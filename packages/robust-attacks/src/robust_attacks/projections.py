@@ -32,14 +32,14 @@ def project_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
     Raises:
         ValueError: if candidates are not finite.
     """
-    clipped, length, farthest, some = _clip(images, origin, candidates, radius, 2)
+    clipped, length, farthest, some, far = _clip(images, origin, candidates, radius, 2)
     if not some:
         return clipped
     outside = length > radius
     offsets = candidates - origin
     rooms = _rooms(offsets, origin).square_()
     scale = (farthest / _FAR).clamp_(min=1)  # of offsets and, in return, of the root of q
-    squares = offsets.div_(scale).square()
+    squares = (offsets.div_(scale) if far else offsets).square()
     aim = _aim(images, radius)
     wanted = aim.square()
     # The clipped candidate, shrunk onto the sphere, is where to start: past the root (the box cuts the shrunk candidate
@@ -92,7 +92,7 @@ def project_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
     Raises:
         ValueError: if candidates are not finite.
     """
-    clipped, length, farthest, some = _clip(images, origin, candidates, radius, 1)
+    clipped, length, farthest, some, _ = _clip(images, origin, candidates, radius, 1)
     if not some:
         return clipped
     outside = length > radius
@@ -126,20 +126,20 @@ def project_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
 
 def _clip(
     images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float, order: int
-) -> tuple[Tensor, Tensor, Tensor, bool]:
+) -> tuple[Tensor, Tensor, Tensor, bool, bool]:
     """The candidates clipped to the box, how far from their images they then are, a bound of their offsets before, ...
 
-    ... both float64 (N, 1, 1, 1), and whether any of them leaves its ball: a clipped candidate inside is the answer,
-    since its offset is sign(v) min(|v|, room).
+    ... both float64 (N, 1, 1, 1); whether any of them leaves its ball (a clipped candidate inside is the answer, since
+    its offset is sign(v) min(|v|, room)); and whether any candidate is too far away to be squared.
     """
     clipped = candidates.clamp(0, 1).to(images.dtype)
     length = _length(clipped - origin, order)
-    farthest = torch.linalg.vector_norm(candidates, torch.inf, dim=_PIXELS, keepdim=True).double() + 1
+    farthest = candidates.abs().amax(dim=_PIXELS, keepdim=True).double() + 1  # vector_norm(inf) is ten times slower
     # One question to the device for both: whether they are finite, and whether there is anything to do.
     most, some = torch.stack((farthest.max(), (length > radius).any())).tolist()
     if not most < torch.inf:
         raise ValueError("candidates must be finite, got NaN or infinite pixels: look at the step that led to them")
-    return clipped, length, farthest, bool(some)
+    return clipped, length, farthest, bool(some), most > _FAR
 
 
 def _length(offsets: Tensor, order: int) -> Tensor:
