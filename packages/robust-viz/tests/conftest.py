@@ -3,6 +3,7 @@ import json
 import matplotlib
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from torch import nn
 
 matplotlib.use("agg")  # also where a developer's settings ask for a window
@@ -42,14 +43,29 @@ def network():
     return model
 
 
+@pytest.fixture
+def contrast():
+    """Contrast of two colours by WCAG 2.1, whose level AA asks for 4.5."""
+
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def ratio(one, other):
+        dark, bright = sorted((luminance(one), luminance(other)))
+        return (bright + 0.05) / (dark + 0.05)
+
+    return ratio
+
+
 def row(value, low=None, high=None, metric="accuracy", **settings):
     return {
         "condition": "some",
         "settings": settings,
         "metric": metric,
         "value": value,
-        "low": value - 0.02 if low is None else low,
-        "high": value + 0.02 if high is None else high,
+        "low": max(0, value - 0.02) if low is None else low,
+        "high": min(1, value + 0.02) if high is None else high,
         "correct": round(value * 450),
         "count": 450,
         "seconds": 1.0,

@@ -7,11 +7,23 @@ from robust_viz.results import read, read_all, read_run
 
 def test_a_run_is_one_result_or_one_per_model(tmp_path, run_folder, make_result):
     assert [record.model for record in read_run(run_folder)] == ["ordinary", "robust"]
-    (tmp_path / "result.json").write_text(json.dumps(make_result("alone")))
-    (record,) = read_run(tmp_path)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "result.json").write_text(json.dumps(make_result("alone")))
+    (record,) = read_run(alone)
     assert record.model == "alone"
     assert record.seed == 0
     assert len(record.digest) == 64
+    assert record.file == alone / "result.json"
+
+
+def test_the_result_of_the_run_itself_comes_before_those_of_its_folders(run_folder, make_result, monkeypatch):
+    (run_folder / "result.json").write_text(json.dumps(make_result("robust")))
+    (run_folder / "robust").rename(run_folder / "b")
+    names = ["robust (run)", "robust (b)", "ordinary"]
+    assert [record.model for record in read_run(run_folder)] == names
+    monkeypatch.chdir(run_folder)
+    assert [record.model for record in read_run(".")] == names
 
 
 def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path, make_result):
@@ -59,6 +71,38 @@ def test_foreign_files_are_refused_by_name(tmp_path, content, message):
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": "0.9"}, "\"low\" '0.9'"),
+        ({"low": -0.1}, '"low" -0.1'),
+        ({"high": True}, '"high" True'),
+        ({"high": float("nan")}, '"high" nan'),
+        ({"count": -1}, '"count" -1'),
+        ({"benchmark": 3}, '"benchmark" 3'),
+        ({"settings": {"kind": "attack", "norm": "Linf", "eps": -0.1}}, '"eps" -0.1'),
+        ({"settings": {"kind": "attack", "norm": "Linf", "eps": "0.1"}}, "\"eps\" '0.1'"),
+        ({"settings": {"kind": "attack", "norm": "Linf", "eps": 10**400}}, '"eps" 1000'),
+        ({"settings": {"kind": "corruption", "corruption": "fog", "severity": -3}}, '"severity" -3'),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_file_and_row(tmp_path, make_result, change, message):
+    content = make_result()
+    content["rows"][2] |= change
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"^row 2 of .*result.json has the ") as caught:
+        read_run(tmp_path)
+    assert message in str(caught.value)
+
+
+def test_files_that_exhaust_the_reader_are_refused_by_name(tmp_path):
+    file = tmp_path / "result.json"
+    for content in ("[" * 200_000 + "]" * 200_000, '{"a":' * 200_000, "1" * 5000):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"result.json is (nested too deeply|not JSON)"):
+            read(file)
 
 
 def test_what_is_not_there_is_told_with_its_path(tmp_path):

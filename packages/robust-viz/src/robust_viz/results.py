@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from robust_viz._text import printable
 
 FORMAT = "robust-result/1"
 
@@ -49,12 +52,14 @@ class Record:
         seed: of the evaluation, None if unknown.
         rows: the rows whose metric is the accuracy.
         digest: sha256 of the file that they come from, "" if they do not come from one.
+        file: that file, None if they do not come from one.
     """
 
     model: str
     seed: int | None
     rows: tuple[Row, ...] = field(repr=False)
     digest: str = ""
+    file: Path | None = None
 
 
 Source = Mapping[str, Any] | ResultLike | Record | str | os.PathLike[str]
@@ -62,9 +67,9 @@ Source = Mapping[str, Any] | ResultLike | Record | str | os.PathLike[str]
 
 
 def read_run(run: str | os.PathLike[str]) -> tuple[Record, ...]:
-    """All results of a run folder: `result.json` in it, or `<model>/result.json` one level below, in order of name.
+    """All results of a run folder: `result.json` in it first, then `*/result.json` in order of the folders' names.
 
-    Models that share a name get the name of their folder beside it.
+    Models that share a name get the name of their folder beside it, as "robust (b)".
 
     Raises:
         FileNotFoundError: if there is no such folder, or no result in it.
@@ -74,13 +79,16 @@ def read_run(run: str | os.PathLike[str]) -> tuple[Record, ...]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no run folder at {folder}: give the folder that `robust-bench run --out` has written")
     own = folder / "result.json"
-    files = [own] if own.is_file() else sorted(folder.glob("*/result.json"))
+    files = [own] if own.is_file() else []
+    files += sorted(folder.glob("*/result.json"), key=lambda file: file.parent.name)
     if not files:
         raise FileNotFoundError(f"no result.json in {folder} nor in its sub-folders: has `robust-bench run` finished?")
     records = [read(file) for file in files]
     names = [record.model for record in records]
     return tuple(
-        replace(record, model=f"{record.model} ({file.parent.name})") if names.count(record.model) > 1 else record
+        replace(record, model=printable(f"{record.model} ({file.resolve().parent.name})"))
+        if names.count(record.model) > 1
+        else record
         for record, file in zip(records, files, strict=True)
     )
 
@@ -124,7 +132,8 @@ def read(source: Source) -> Record:
     rows = tuple(
         _row(_as_mapping(row), source.model, f"row {i} of {source.model}") for i, row in enumerate(source.rows)
     )
-    return Record(model=source.model, seed=getattr(source, "seed", None), rows=tuple(r for r in rows if r is not None))
+    seed = _seed(getattr(source, "seed", None), source.model)
+    return Record(model=printable(source.model), seed=seed, rows=tuple(r for r in rows if r is not None))
 
 
 def _from_file(file: Path) -> Record:
@@ -133,12 +142,14 @@ def _from_file(file: Path) -> Record:
     content = file.read_bytes()
     try:
         data = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # of the encoding, of JSON, or a number of thousands of digits
         raise ValueError(f"{file} is not JSON ({error}): was it cut off? evaluate again") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply to be a result: evaluate again") from error
     if not isinstance(data, Mapping):
         raise ValueError(f"{file} holds a {type(data).__name__} and not a result: expected a {FORMAT} mapping")
     record = _from_json(data, str(file))
-    return Record(model=record.model, seed=record.seed, rows=record.rows, digest=hashlib.sha256(content).hexdigest())
+    return replace(record, digest=hashlib.sha256(content).hexdigest(), file=file)
 
 
 def _from_json(data: Mapping[str, Any], where: str) -> Record:
@@ -148,7 +159,11 @@ def _from_json(data: Mapping[str, Any], where: str) -> Record:
         if not isinstance(data.get(key), kind):
             raise ValueError(f'{where} has no "{key}" ({kind.__name__}), got {data.get(key)!r}: evaluate again')
     rows = (_row(row, data["benchmark"], f"row {i} of {where}") for i, row in enumerate(data["rows"]))
-    return Record(model=data["model"], seed=data.get("seed"), rows=tuple(row for row in rows if row is not None))
+    return Record(
+        model=printable(data["model"]),
+        seed=_seed(data.get("seed"), where),
+        rows=tuple(row for row in rows if row is not None),
+    )
 
 
 def _row(row: Any, benchmark: str, where: str) -> Row | None:
@@ -157,17 +172,64 @@ def _row(row: Any, benchmark: str, where: str) -> Row | None:
         raise ValueError(f'{where} has no "settings": it is not one of {FORMAT}')
     if row.get("metric") != "accuracy":
         return None
-    value = row.get("value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    value: Any = row.get("value")
+    low: Any = row.get("low")
+    high: Any = row.get("high")
+    count: Any = row.get("count")
+    if not _is_number(value, most=1):
         raise ValueError(f"{where} has the accuracy {value!r}: expected a fraction in [0, 1]")
+    for key, end in (("low", low), ("high", high)):
+        if end is not None and not _is_number(end, most=1):
+            raise ValueError(f'{where} has the "{key}" {end!r}: expected a fraction in [0, 1] or null')
+    if count is not None and not _is_whole(count):
+        raise ValueError(f'{where} has the "count" {count!r}: expected a number of images or null')
+    name = row.get("benchmark")
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f'{where} has the "benchmark" {name!r}: expected the name of a data set')
+    _check_settings(row["settings"], where)
     return Row(
-        benchmark=str(row.get("benchmark") or benchmark),
+        benchmark=printable(name or benchmark),
         settings=row["settings"],
         value=float(value),
-        low=row.get("low"),
-        high=row.get("high"),
-        count=row.get("count"),
+        low=None if low is None else float(low),
+        high=None if high is None else float(high),
+        count=count,
     )
+
+
+def _check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that a figure would place wrongly or stumble over."""
+    kind, eps, severity = (settings.get(key) for key in ("kind", "eps", "severity"))
+    one_number = (eps is not None and not isinstance(eps, Sequence | Mapping)) or isinstance(eps, str)
+    if kind == "attack" and one_number and not _is_number(eps, most=math.inf):
+        raise ValueError(f'{where} has the "eps" {eps!r}: expected a number that is at least 0')
+    if kind == "corruption" and severity is not None and not _is_whole(severity):
+        raise ValueError(f'{where} has the "severity" {severity!r}: expected a whole number')
+    try:
+        json.dumps(settings, sort_keys=True, default=str)
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f'{where} has "settings" that cannot be written as JSON: evaluate again') from error
+
+
+def _is_number(value: object, most: float) -> bool:
+    """Whether this is a finite number in [0, most]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value) and 0 <= value <= most
+    except OverflowError:  # an int beyond all floats
+        return False
+
+
+def _is_whole(value: object) -> bool:
+    """Whether this is an integer from 0 up to what a picture can count."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _seed(seed: Any, where: str) -> int | None:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ValueError(f'{where} has the "seed" {seed!r}: expected an integer or null')
+    return seed
 
 
 def _as_mapping(row: Any) -> Mapping[str, Any]:
