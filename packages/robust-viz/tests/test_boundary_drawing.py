@@ -106,6 +106,12 @@ def test_it_draws_into_given_axes(linear):
     assert not figure.legends
 
 
+def test_axes_that_are_none_are_told(linear):
+    model, image, _ = linear
+    with pytest.raises(TypeError, match="axes must be one matplotlib Axes"):
+        decision_boundary(model, image, points=5).figure(axes=Figure().subplots(1, 2))
+
+
 def test_a_grid_has_a_row_per_image_and_a_column_per_model(network):
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(5))
     models = {"first $x$": network, "second": lambda x: network(x) * 2}
@@ -123,9 +129,10 @@ def test_a_grid_has_a_row_per_image_and_a_column_per_model(network):
 
 def test_nothing_is_cut_off(linear, network):
     model, image, _ = linear
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(6))
     for figure in (
         decision_boundary(model, image, 0).figure(class_names=["a rather long name", "another long name"]),
-        decision_boundaries({"a": network, "b": network}, torch.rand(2, 3, 8, 8), points=9).figure(title="T"),
+        decision_boundaries({"a": network, "b": network}, images, points=9).figure(title="T"),
     ):
         width, height = figure.get_size_inches()
         renderer = figure._get_renderer()

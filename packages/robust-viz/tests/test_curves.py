@@ -125,9 +125,28 @@ def test_a_curve_that_does_not_reach_zero_at_eps_one_is_flagged(make_result):
     assert signs(attack(1.0, 0.1, norm="L2")) == ()  # within reach in Linf only
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "many short words " * 20], ids=["one", "words"])
+def test_long_names_stay_in_the_figure(make_result, name):
+    figure = accuracy_vs_eps([make_result(name + end, benchmark="digits" * 30) for end in "ab"])
+    renderer = figure._get_renderer()
+    for artist in (figure.axes[0].title, figure.legends[0]):
+        box = artist.get_window_extent(renderer)
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+    assert [label[-1] for label in legend_of(figure)] == ["a", "b"]
+
+
+def test_the_clean_accuracy_stands_at_eps_0_even_beside_an_attack_of_eps_0(make_result):
+    (curve,) = accuracy_curves(make_result(clean=0.97, pgd=((0.0, 0.9), (0.1, 0.5))))
+    assert curve.accuracy == (0.97, 0.5)
+    assert accuracy_vs_eps(make_result(pgd=((0.0, 0.9),))).axes[0].get_xlim() == (0, 1)
+
+
 def test_mistakes_are_told(make_result):
     with pytest.raises(ValueError, match=r"no row of the results is an attack.*Attacked"):
         accuracy_vs_eps(make_result(pgd=()))
+    with pytest.raises(TypeError, match="axes must be one matplotlib Axes"):
+        accuracy_vs_eps(make_result(), axes=Figure().subplots(1, 2))
     both = make_result(rows=[make_result.attack(0.5, 0.4, norm="L2")])
     with pytest.raises(ValueError, match="several norms: choose one of L2, Linf"):
         accuracy_vs_eps(both)

@@ -61,6 +61,38 @@ def test_many_models_go_to_several_rows(make_result):
     assert not figure.axes[5].axison
 
 
+@pytest.mark.parametrize("models", [1, 2, 4, 5, 7])
+def test_the_last_visible_panel_of_each_column_has_the_severities(make_result, models):
+    figure = corruption_heatmap([make_result(f"m{i}", corruptions=CELLS) for i in range(models)])
+    columns = min(models, 3)
+    for i, axes in enumerate(figure.axes[:models]):
+        last = i + columns >= models
+        shown = [tick.label1.get_text() for tick in axes.xaxis.get_major_ticks() if tick.label1.get_visible()]
+        assert shown == (["1", "2", "3", "4", "5", "mean"] if last else [])
+        assert axes.get_xlabel() == ("severity" if last else "")
+
+
+@pytest.mark.parametrize("models", [1, 2, 4])
+def test_long_names_stay_in_their_panel_and_keep_their_ends(make_result, models):
+    name = "convnext_base.a_model_with_very_long_words_in_it_that_were_trained_on_many_things_for_a_time"
+    figure = corruption_heatmap([make_result(f"{name}_{i}", corruptions=CELLS) for i in range(models)])
+    renderer = figure._get_renderer()
+    boxes = [axes.title.get_window_extent(renderer) for axes in figure.axes[:models]]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    titles = [axes.get_title().replace("\n", "") for axes in figure.axes[:models]]
+    assert all(t.startswith("convnext_base") and t.endswith(f"_{i}") and "…" in t for i, t in enumerate(titles))
+
+
+def test_numbers_stand_out_from_every_colour(make_result, contrast):
+    cells = [(f"c{i}", severity, (5 * i + severity) / 50) for i in range(10) for severity in range(1, 6)]
+    (axes,) = corruption_heatmap(make_result(corruptions=cells)).axes
+    table = axes.images[0]
+    for text in axes.texts:
+        column, row = (round(c) for c in text.get_position())
+        assert contrast(text.get_color(), table.cmap(table.norm(table.get_array()[row, column]))) >= 4.5
+
+
 def test_mistakes_are_told(make_result):
     with pytest.raises(ValueError, match=r"no row of the results is a corruption.*Corrupted"):
         corruption_heatmap(make_result())

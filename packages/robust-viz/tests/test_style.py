@@ -1,5 +1,5 @@
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from robust_viz import style
 
 
@@ -21,11 +21,22 @@ def test_models_differ_in_colour_or_marker():
 
 
 @pytest.mark.parametrize("colour", [*style.CLASS_COLOURS, style.RIGHT_CLASS, style.OTHER_CLASSES])
-def test_text_on_every_area_is_legible(colour):
-    """Contrast by WCAG 2.1, whose level AA asks for 4.5."""
+def test_text_on_every_area_is_legible(colour, contrast):
+    assert contrast(colour, style.INK) > 4.5
 
-    def luminance(name):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(name)]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    assert (luminance(colour) + 0.05) / (luminance(style.INK) + 0.05) > 4.5
+def test_contrast_is_that_of_wcag(contrast):
+    assert style.contrast("white", "black") == style.contrast("black", "white") == pytest.approx(21)
+    for colour in style.CLASS_COLOURS:
+        assert style.contrast(colour, style.INK) == pytest.approx(contrast(colour, style.INK))
+
+
+def test_axes_that_are_none_are_told():
+    figure = Figure()
+    with pytest.raises(TypeError, match="axes must be one matplotlib Axes to draw into, got ndarray"):
+        style.figure_of(figure.subplots(1, 2))
+    removed = figure.add_subplot()
+    assert style.figure_of(removed) is figure
+    removed.remove()
+    with pytest.raises(ValueError, match="they were removed"):
+        style.figure_of(removed)

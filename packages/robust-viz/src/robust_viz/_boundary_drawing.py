@@ -17,6 +17,7 @@ from matplotlib.patches import Circle, Patch, Polygon
 from torch import Tensor
 
 from robust_viz import style
+from robust_viz._text import fit
 
 if TYPE_CHECKING:
     from robust_viz.boundary import DecisionBoundary
@@ -30,11 +31,11 @@ def one(boundary: DecisionBoundary, class_names: Sequence[str] | None, title: st
     """Draw one boundary, into `axes` or into a new figure with a legend."""
     name = _namer(class_names)
     others = _others([boundary])
-    figure = style.new_figure(4.8, 5.3) if axes is None else axes.figure.figure
-    assert isinstance(figure, Figure)
+    figure = style.new_figure(4.8, 5.3) if axes is None else style.figure_of(axes)
     target = figure.add_subplot() if axes is None else axes
     _draw(target, boundary, others, name)
-    target.set_title(f"Decision boundary around class {name(boundary.label)}" if title is None else title)
+    title = f"Decision boundary around class {name(boundary.label)}" if title is None else title
+    target.set_title(fit(title, 4.2, style.LARGE))
     target.set_xlabel(ACROSS[boundary.norm])
     target.set_ylabel(ALONG[boundary.norm])
     style.tidy(target)
@@ -65,7 +66,7 @@ def grid(
             style.tidy(axes)
             axes.title.set_fontsize(style.NORMAL)
             if i == 0:
-                axes.set_title(models[j], fontsize=style.LARGE, color=style.INK)
+                axes.set_title(fit(models[j], 2.4, style.LARGE), fontsize=style.LARGE, color=style.INK)
             axes.tick_params(labelbottom=i == rows - 1, labelleft=j == 0)
             if j == 0:
                 axes.set_ylabel(ALONG[cell.norm], fontsize=style.SMALL)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from robust_viz import style
+from robust_viz._text import fit
 from robust_viz.results import Record, Row, Source, read_all
 
 WIDTH = 6.2  # inches
@@ -90,7 +91,7 @@ def accuracy_curves(results: Source | Sequence[Source]) -> tuple[AccuracyCurve, 
                 groups.setdefault(key, {})[float(row.settings["eps"])] = row
         clean = {row.benchmark: row for row in record.rows if row.settings.get("kind") == "clean"}
         for (benchmark, norm, attack), rows in groups.items():
-            points = ({0.0: clean[benchmark]} if benchmark in clean else {}) | rows
+            points = rows | ({0.0: clean[benchmark]} if benchmark in clean else {})
             curves.append(_curve(record, benchmark, norm, attack, points))
     return tuple(curves)
 
@@ -105,9 +106,9 @@ def accuracy_vs_eps(
 ) -> Figure:
     """Draw robust accuracy over eps, with confidence bands, for several models.
 
-    Lines start at eps 0, the clean accuracy. A colour is a model, a line style an attack. The lower axis counts in
-    units of [0, 1] pixels, the upper one in 255ths (not for L1). What looks like gradient masking is told by
-    `accuracy_curves(results)[i].signs_of_masking`, and in the captions that `write_figures` writes.
+    Lines start at eps 0, the clean accuracy, where it was measured. A colour is a model, a line style an attack. The
+    lower axis counts in units of [0, 1] pixels, the upper one in 255ths (not for L1). What looks like gradient masking
+    is told by `accuracy_curves(results)[i].signs_of_masking`, and in the captions that `write_figures` writes.
 
     Args:
         results: run folders, paths or contents of `result.json` files, or `robust_bench.Result` objects.
@@ -118,6 +119,7 @@ def accuracy_vs_eps(
 
     Raises:
         FileNotFoundError: if a path does not exist.
+        TypeError: if `axes` is something else than the axes of a figure.
         ValueError: if there is nothing to draw, or more than one figure's worth.
     """
     records = read_all(results)
@@ -128,10 +130,8 @@ def accuracy_vs_eps(
     strokes: dict[str, Any] = dict(zip(attacks, itertools.cycle(style.LINE_STYLES), strict=False))
     entries = _legend_entries(list(dict.fromkeys(curve.model for curve in curves)), colours, markers, strokes)
     columns = style.legend_columns([str(entry.get_label()) for entry in entries], WIDTH, 4)
-    figure = (
-        style.new_figure(WIDTH, 3.7 + 0.19 * math.ceil(len(entries) / columns)) if axes is None else axes.figure.figure
-    )
-    assert isinstance(figure, Figure)
+    height = 3.7 + 0.19 * math.ceil(len(entries) / columns)
+    figure = style.new_figure(WIDTH, height) if axes is None else style.figure_of(axes)
     target = figure.add_subplot() if axes is None else axes
     for curve in curves:
         target.plot(
@@ -173,13 +173,17 @@ def _legend_entries(
     models: Sequence[str], colours: Mapping[str, str], markers: Mapping[str, str], strokes: Mapping[str, Any]
 ) -> list[Line2D]:
     """One entry per model, and if there are several attacks, one for the line style of each."""
-    entries = [Line2D([], [], color=colours[model], label=model, **_line(markers[model])) for model in models]
+    entries = [Line2D([], [], color=colours[model], label=_label(model), **_line(markers[model])) for model in models]
     if len(strokes) > 1:
         entries += [
-            Line2D([], [], color=style.GREY, linestyle=stroke, linewidth=1.8, label=attack)
+            Line2D([], [], color=style.GREY, linestyle=stroke, linewidth=1.8, label=_label(attack))
             for attack, stroke in strokes.items()
         ]
     return entries
+
+
+def _label(name: str) -> str:
+    return fit(name, WIDTH - 0.8, style.SMALL, lines=1)
 
 
 def describe(curves: Iterable[AccuracyCurve]) -> str:
@@ -196,10 +200,11 @@ def _dress(axes: Axes, curves: Sequence[AccuracyCurve], attacks: Sequence[str], 
     under = f" under {attacks[0]}" if len(attacks) == 1 and len(attacks[0]) < 40 else ""
     axes.set_xlabel(f"{norm} eps (pixels in [0, 1])")
     axes.set_ylabel("accuracy")
-    axes.set_title(f"Accuracy on {benchmark}{under}" if title is None else title)
+    title = f"Accuracy on {benchmark}{under}" if title is None else title
+    axes.set_title(fit(title, WIDTH - 1, style.LARGE))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_ylim(0, 1)
-    axes.set_xlim(0, max(curve.eps[-1] for curve in curves))
+    axes.set_xlim(0, max(curve.eps[-1] for curve in curves) or 1)  # all at eps 0 would be no width at all
     style.tidy(axes, grid=True)
     if norm in ("Linf", "L2"):
         upper = axes.secondary_xaxis("top", functions=(_to_levels, _from_levels))

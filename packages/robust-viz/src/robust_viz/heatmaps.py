@@ -10,6 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from robust_viz import style
+from robust_viz._text import fit
 from robust_viz.results import Record, Row, Source, read_all
 
 GROUPS = (
@@ -21,6 +22,7 @@ GROUPS = (
 ORDER = {name: i for i, name in enumerate(name for group in GROUPS for name in group)}
 SEVERITIES = (1, 2, 3, 4, 5)
 # White-ish for no error, dark for many: perceptually uniform, without the near-black end that would hide the text.
+PANEL = 2.4  # inches for the name of a model
 COLOURS = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0, 0.8, 256)))
 
 
@@ -67,8 +69,10 @@ def corruption_heatmap(
         _panel(axes, model, cells, names, severities, highest)
     for axes in list(panels.flat)[len(errors) :]:
         axes.set_axis_off()
-    for axes in panels[-1]:
-        axes.set_xlabel("severity", fontsize=style.NORMAL, color=style.INK)
+    for i, axes in enumerate(panels.flat):
+        if len(errors) - columns <= i < len(errors):  # the last visible panel of its column
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("severity", fontsize=style.NORMAL, color=style.INK)
     style.heading(figure, f"Error in % on corrupted {benchmark}" if title is None else title)
     return style.settle(figure)
 
@@ -121,7 +125,8 @@ def _panel(
 ) -> None:
     table = np.array([[cells.get((name, severity), np.nan) for severity in severities] for name in names])
     table = np.concatenate([table, table.mean(axis=1, keepdims=True)], axis=1) * 100
-    axes.imshow(np.ma.masked_invalid(table), cmap=COLOURS, vmin=0, vmax=highest * 100 or 1, aspect="auto")
+    scale = highest * 100 or 1
+    axes.imshow(np.ma.masked_invalid(table), cmap=COLOURS, vmin=0, vmax=scale, aspect="auto")
     for (row, column), value in np.ndenumerate(table):
         if np.isnan(value):
             axes.fill_between(
@@ -134,7 +139,6 @@ def _panel(
                 linewidth=0,
             )
         else:
-            dark = value > 0.45 * highest * 100
             axes.text(
                 column,
                 row,
@@ -142,14 +146,21 @@ def _panel(
                 ha="center",
                 va="center",
                 fontsize=style.SMALL,
-                color="white" if dark else style.INK,
+                color=_legible(float(value / scale)),
             )
     axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
     axes.set_xticks(range(len(severities) + 1), [*(str(s) for s in severities), "mean"])
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.set_title(model)
+    axes.set_yticks(range(len(names)), [fit(name.replace("_", " "), 2.2, style.SMALL) for name in names])
+    axes.set_title(fit(model, PANEL, style.NORMAL))
     style.tidy(axes)
     axes.title.set_fontsize(style.NORMAL)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _legible(share: float) -> str:
+    """Black or white, whichever stands out more from the colour of this share, in [0, 1], of the scale."""
+    red, green, blue, _ = COLOURS(share)
+    area = red, green, blue
+    return max(("white", "black"), key=lambda colour: style.contrast(colour, area))

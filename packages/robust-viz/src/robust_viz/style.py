@@ -1,11 +1,17 @@
 """How all figures look: colours that colour-blind readers tell apart, letter sizes, axes."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
+
+from robust_viz._text import fit, printable
+
+Colour = str | tuple[float, float, float]
 
 INK = "#1a1a1a"
 GREY = "#6b6b6b"
@@ -66,6 +72,37 @@ def legend_columns(labels: Iterable[str], width: float, most: int) -> int:
     return max(1, min(most, int(letters / (7 + max(len(label) for label in labels)))))
 
 
+def figure_of(axes: Axes) -> Figure:
+    """The figure that the user's `axes` belong to.
+
+    Raises:
+        TypeError: if they are something else.
+        ValueError: if they were removed from their figure.
+    """
+    given: object = axes
+    if not isinstance(given, Axes):
+        raise TypeError(
+            f"axes must be one matplotlib Axes to draw into, got {type(given).__name__}: take one of "
+            "figure.subplots(), as axes[0], or leave it out for a new figure"
+        )
+    parent: Any = axes.figure  # None once they were removed, though matplotlib's types do not say so
+    figure = None if parent is None else parent.figure
+    if not isinstance(figure, Figure):
+        raise ValueError("axes belong to no figure any more, since they were removed: make them by figure.subplots()")
+    return figure
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    """How well two colours can be told apart, 1 to 21, by WCAG 2.1, whose level AA asks for 4.5."""
+    bright, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: Colour) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty white figure in inches that lays itself out, known to nobody else: no pyplot."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
@@ -76,10 +113,11 @@ def settle(figure: Figure) -> Figure:
     """Lay out a finished figure for good, so that it looks the same however often and wherever it is drawn.
 
     The layout of square axes beside a legend moves from draw to draw before it comes to rest. Dollar signs in the
-    names of models are taken as they are, not as formulae.
+    names of models are taken as they are, not as formulae; control characters are replaced, which an SVG must not have.
     """
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_text(printable(text.get_text()))
     for _ in range(4):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -104,7 +142,7 @@ def tidy(axes: Axes, *, grid: bool = False) -> None:
 
 def heading(figure: Figure, text: str) -> None:
     """Write the title of a whole figure."""
-    figure.suptitle(text, fontsize=LARGE, color=INK)
+    figure.suptitle(fit(text, figure.get_figwidth() - 0.2, LARGE), fontsize=LARGE, color=INK)
 
 
 def _set(text: Text, size: float) -> None:
