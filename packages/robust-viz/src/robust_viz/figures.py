@@ -1,14 +1,13 @@
 """Figures in a run folder, and the index that a report reads."""
 
 import contextlib
-import hashlib
 import io
 import json
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -16,23 +15,27 @@ from xml.sax.saxutils import escape
 import matplotlib
 from matplotlib.figure import Figure
 
-from robust_viz.curves import accuracy_curves, accuracy_vs_eps, describe
+from robust_viz._text import printable
+from robust_viz.curves import AccuracyCurve, accuracy_curves, accuracy_vs_eps, describe
 from robust_viz.heatmaps import corruption_benchmarks, corruption_heatmap
 from robust_viz.results import Record, read_run
 
 FORMAT = "robust-figures/1"
 PNG_DPI = 200
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _rendering = threading.Lock()  # fixed ids in an SVG come from matplotlib's settings, which all threads share
+_indexing = threading.Lock()  # the index is read, changed and written
 
 
 def write_figures(run: str | os.PathLike[str], *, png: bool = False) -> tuple[Path, ...]:
     """Draw all figures that the results in a run folder allow, into its folder `figures`, as `robust-viz figures`.
 
     Written are accuracy over eps for each benchmark and norm, and a heat map for each benchmark with corruptions. A
-    second call writes the same bytes. Figures that others have put there stay, in the index as well.
+    second call writes the same bytes. Figures drawn from results that are not drawn again are removed, those that
+    others have put there stay, in the index as well.
 
     Args:
-        run: the folder; it holds `result.json`, or `<model>/result.json` one level below.
+        run: the folder; it holds `result.json`, or one per model one level below, as `<model>/result.json`.
         png: write each figure as PNG too, at 200 dots per inch.
 
     Returns:
@@ -45,7 +48,10 @@ def write_figures(run: str | os.PathLike[str], *, png: bool = False) -> tuple[Pa
     records = read_run(run)
     if not any(record.rows for record in records):
         raise ValueError(f"the results in {run} have no rows with an accuracy: evaluate again")
-    inputs = hashlib.sha256("".join(record.digest for record in records).encode()).hexdigest()
+    folder = Path(run)
+    inputs = {
+        record.file.relative_to(folder).as_posix(): record.digest for record in records if record.file is not None
+    }
     models = _listed([record.model for record in records])
     seeds = sorted({record.seed for record in records if record.seed is not None})
     origin = f"Models: {models}." + (f" Seed {', '.join(map(str, seeds))}." if seeds else "")
@@ -56,14 +62,13 @@ def write_figures(run: str | os.PathLike[str], *, png: bool = False) -> tuple[Pa
         attacks = _listed(list(dict.fromkeys(curve.attack for curve in shown)))
         parts = (
             f"Accuracy on {benchmark} over the {norm} eps of the attack ({attacks}). Bands are 95 % Clopper-Pearson "
-            "intervals; eps 0 is the clean accuracy.",
+            "intervals.",
+            _about_clean(shown, _with_clean(records, benchmark)),
             origin,
             describe(shown),
         )
-        ends = (
-            f"{c.model} falls from {c.accuracy[0]:.1%} at eps {c.eps[0]:.3g} to {c.accuracy[-1]:.1%} at {c.eps[-1]:.3g}"
-            for c in shown
-        )
+        course = "; ".join(_course(curve) for curve in shown)
+        alt = (f"Line chart of accuracy over {norm} eps on {benchmark}: {course}.", parts[1])
         paths.append(
             add_figure(
                 run,
@@ -71,7 +76,7 @@ def write_figures(run: str | os.PathLike[str], *, png: bool = False) -> tuple[Pa
                 f"accuracy-vs-eps-{_slug(benchmark)}-{_slug(norm)}",
                 f"Accuracy on {benchmark} over {norm} eps",
                 " ".join(filter(None, parts)),
-                f"Line chart of accuracy over {norm} eps on {benchmark}: {'; '.join(ends)}.",
+                " ".join(filter(None, alt)),
                 inputs=inputs,
                 png=png,
             )
@@ -88,6 +93,7 @@ def write_figures(run: str | os.PathLike[str], *, png: bool = False) -> tuple[Pa
             png=png,
         )
         paths.append(path)
+    _forget(folder / "figures", {path.name for path in paths})
     if not paths:
         raise ValueError(
             f"the results in {run} hold neither attacks nor corruptions, so there is nothing to draw: evaluate with "
@@ -104,13 +110,14 @@ def add_figure(
     caption: str,
     alt: str,
     *,
-    inputs: str | None = None,
+    inputs: Mapping[str, str] | None = None,
     png: bool = False,
 ) -> Path:
     """Put a figure into a run folder, as `figures/<name>.svg`, and into the index that reports read.
 
     The same figure gives the same bytes. Files appear under their names only when they are complete. A figure of the
-    same name is replaced, in its place in the index.
+    same name is replaced, in its place in the index, and so is its PNG, which is removed without `png`. Control
+    characters in texts are replaced: an SVG must not have them.
 
     Args:
         folder: the run folder; it is made if it does not exist.
@@ -119,42 +126,66 @@ def add_figure(
         title: a few words.
         caption: what is seen, with models, settings and seed.
         alt: the text that stands for the figure where it cannot be seen.
-        inputs: sha256 of what the figure was made from; None takes that of the SVG itself.
+        inputs: of a figure drawn from results, the sha256 of each result file by its path in the run folder, as
+            `{"robust/result.json": "9f86d0..."}`: reports see by it whether the figure is out of date, and
+            `write_figures` takes such figures for its own. None for any other figure.
         png: write a PNG too, at 200 dots per inch.
 
     Returns:
         The path of the SVG file.
 
     Raises:
+        TypeError: if `inputs` is not a mapping.
         ValueError: if `name` cannot be a file name, a text is empty, or the index there is not one.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise TypeError(f"inputs are a mapping of result files to their sha256, got a {type(inputs).__name__}")
+    title, caption, alt = (printable(text) for text in (title, caption, alt))
+    if not re.fullmatch(NAME, name):
         raise ValueError(f"a figure's name has letters, digits, - and _ only, as 'accuracy-vs-eps', got {name!r}")
     for what, text in (("title", title), ("caption", caption), ("alt", alt)):
         if not text.strip():
             raise ValueError(f"the figure {name} needs a {what}: the report shows it, and screen readers read it")
     target = Path(folder) / "figures"
-    index = _read_index(target / "index.json")
-    target.mkdir(parents=True, exist_ok=True)
-    svg = _svg(figure, title, alt)
-    _write(target / f"{name}.svg", svg)
-    if png:
-        _write(target / f"{name}.png", _render(figure, "png"))
-    entry = {
-        "file": f"{name}.svg",
-        "title": title,
-        "caption": caption,
-        "alt": alt,
-        "inputs": inputs or hashlib.sha256(svg).hexdigest(),
-    }
-    places = [i for i, other in enumerate(index) if other["file"] == entry["file"]]
-    if places:
-        index[places[0]] = entry
-    else:
-        index.append(entry)
-    content = json.dumps({"format": FORMAT, "figures": index}, indent=2, ensure_ascii=False) + "\n"
-    _write(target / "index.json", content.encode())
+    entry: dict[str, Any] = {"file": f"{name}.svg", "title": title, "caption": caption, "alt": alt}
+    if inputs is not None:
+        entry["inputs"] = dict(inputs)
+    _read_index(target / "index.json")  # refuse a foreign one before anything is written
+    svg, pixels = _svg(figure, title, alt), _render(figure, "png") if png else None
+    with _indexing:
+        index = _read_index(target / "index.json")
+        target.mkdir(parents=True, exist_ok=True)
+        _write(target / f"{name}.svg", svg)
+        places = [i for i, other in enumerate(index) if other["file"] == entry["file"]]
+        if pixels is not None:
+            _write(target / f"{name}.png", pixels)
+        elif places:
+            (target / f"{name}.png").unlink(missing_ok=True)
+        if places:
+            index[places[0]] = entry
+        else:
+            index.append(entry)
+        _write_index(target / "index.json", index)
     return target / f"{name}.svg"
+
+
+def _forget(folder: Path, drawn: set[str]) -> None:
+    """Remove the figures of earlier results that are not among those now `drawn`, from index and folder."""
+    with _indexing:
+        index = _read_index(folder / "index.json")
+        old = [entry for entry in index if isinstance(entry.get("inputs"), dict) and entry["file"] not in drawn]
+        if not old:
+            return
+        _write_index(folder / "index.json", [entry for entry in index if entry not in old])
+        for entry in old:
+            if re.fullmatch(rf"{NAME}\.svg", entry["file"]):  # an index must not point out of the folder
+                for file in (folder / entry["file"], (folder / entry["file"]).with_suffix(".png")):
+                    file.unlink(missing_ok=True)
+
+
+def _write_index(file: Path, index: Sequence[Mapping[str, Any]]) -> None:
+    content = json.dumps({"format": FORMAT, "figures": index}, indent=2, ensure_ascii=False) + "\n"
+    _write(file, content.encode())
 
 
 def _read_index(file: Path) -> list[dict[str, Any]]:
@@ -165,14 +196,16 @@ def _read_index(file: Path) -> list[dict[str, Any]]:
         figures = data["figures"] if data["format"] == FORMAT else None
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not an index of figures ({error!r}): move it away and draw again") from error
-    if not isinstance(figures, list) or not all(isinstance(f, dict) and "file" in f for f in figures):
+    if not isinstance(figures, list) or not all(
+        isinstance(f, dict) and isinstance(f.get("file"), str) for f in figures
+    ):
         raise ValueError(f"{file} is not an index of format {FORMAT}: move it away and draw again")
     return figures
 
 
 def _svg(figure: Figure, title: str, alt: str) -> bytes:
     """The figure as SVG, with title and description where browsers and screen readers look for them."""
-    text = _render(figure, "svg", Title=title).decode()
+    text = printable(_render(figure, "svg", Title=title).decode())  # labels stand in comments
     start = text.index(">", text.index("<svg ")) + 1
     return f"{text[:start]}\n <title>{escape(title)}</title>\n <desc>{escape(alt)}</desc>{text[start:]}".encode()
 
@@ -205,6 +238,30 @@ def _replacing(file: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _with_clean(records: Sequence[Record], benchmark: str) -> set[str]:
+    """The models whose clean accuracy was measured on `benchmark`."""
+    return {
+        r.model for r in records for row in r.rows if row.benchmark == benchmark and row.settings.get("kind") == "clean"
+    }
+
+
+def _about_clean(curves: Sequence[AccuracyCurve], clean: set[str]) -> str:
+    """What eps 0 means, if it is there."""
+    have = [curve.model in clean for curve in curves]
+    if not any(have):
+        return ""
+    return "eps 0 is the clean accuracy." if all(have) else "eps 0 is the clean accuracy, where it was measured."
+
+
+def _course(curve: AccuracyCurve) -> str:
+    """A curve in words."""
+    first, last = curve.accuracy[0], curve.accuracy[-1]
+    if len(curve.eps) == 1:
+        return f"{curve.model} is at {first:.1%} at eps {curve.eps[0]:.3g}"
+    verb = "rises" if last > first else "falls" if last < first else "goes"
+    return f"{curve.model} {verb} from {first:.1%} at eps {curve.eps[0]:.3g} to {last:.1%} at {curve.eps[-1]:.3g}"
 
 
 def _means(records: tuple[Record, ...], benchmark: str) -> str:
