@@ -128,6 +128,29 @@ def test_the_default_extent_is_four_times_the_distance_along_the_gradient_up_to_
     assert decision_boundary(model, image, points=3, norm="linf").extent <= 0.1
 
 
+def test_the_least_distance_of_a_curved_boundary_is_that_of_brute_force():
+    """The gradient points to a plane at 0.3, but a small disc lies at 0.2 off to the side."""
+    image, disc = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64), torch.tensor([-0.12, 0.22], dtype=torch.float64)
+
+    def model(images):
+        moved = (images - image).flatten(1)
+        plane, outside = 0.3 - moved[:, 0], 4 * ((moved - disc).norm(dim=1) - 0.05)
+        margin = torch.minimum(plane, outside)
+        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
+
+    extent = 0.8
+    boundary = decision_boundary(model, image, 0, extent=extent, clip=False)
+    angle = torch.arange(360, dtype=torch.float64) * (2 * math.pi / 360)
+    rays = angle.cos()[:, None] * boundary.side.flatten() + angle.sin()[:, None] * boundary.ascent.flatten()
+    radii = torch.arange(1, 1001, dtype=torch.float64) * (0.4 / 1000)
+    points = (rays[:, None] * radii[None, :, None]).view(-1, 1, 1, 2) + image
+    wrong = (model(points).argmax(1) != 0).view(360, 1000).any(0)
+    nearest = float(radii[wrong.nonzero()[0]])
+    assert nearest == pytest.approx(float(disc.norm()) - 0.05, abs=1e-3)
+    assert boundary.least == pytest.approx(nearest, abs=extent / 500)
+    assert boundary.least < min(*boundary.along_gradient, *boundary.along_side)
+
+
 def test_a_misclassified_image_is_at_distance_zero(linear):
     model, image, _ = linear
     boundary = decision_boundary(model, image, 1, extent=0.2)
@@ -170,6 +193,27 @@ def test_the_model_is_left_as_it_was(network):
     assert all(p.requires_grad for p in network.parameters())
     assert image.grad is None
     assert not boundary.margins.requires_grad
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_buffers_that_a_forward_pass_writes_are_as_before(in_place):
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, images):
+            if in_place:
+                self.calls += 1
+            else:
+                self.calls = self.calls + 1
+            return images.flatten(1)[:, :2]
+
+    model = Counts()
+    buffer = model.calls
+    decision_boundary(model, torch.tensor([[[0.8, 0.5]]]), points=5)
+    assert model.calls is buffer
+    assert float(buffer) == 0
 
 
 def test_the_model_is_left_as_it_was_after_an_exception(network):

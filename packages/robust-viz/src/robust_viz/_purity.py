@@ -18,7 +18,11 @@ def evaluating(model: Model, device: torch.device) -> Iterator[None]:
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()] if isinstance(model, nn.Module) else []
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in modules
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
         try:
@@ -29,7 +33,8 @@ def evaluating(model: Model, device: torch.device) -> Iterator[None]:
             for module, training in zip(modules, modes, strict=True):
                 module.training = training
             with torch.no_grad():
-                for buffer, before in buffers:
+                for module, name, buffer, before in buffers:
+                    module._buffers[name] = buffer  # a forward pass may have put another tensor in its place
                     if not torch.equal(buffer, before):
                         buffer.copy_(before)
 
