@@ -1,5 +1,6 @@
 """The names that the package offers; a change here is a change for its users."""
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ def test_the_public_names_are_exactly_these():
         "AccuracyCurve",
         "BoundaryGrid",
         "DecisionBoundary",
+        "__version__",
         "accuracy_curves",
         "accuracy_vs_eps",
         "add_figure",
@@ -20,6 +22,10 @@ def test_the_public_names_are_exactly_these():
         "write_figures",
     }
     assert all(hasattr(robust_viz, name) for name in robust_viz.__all__)
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert robust_viz.__version__ == importlib.metadata.version("robust-viz")
 
 
 def test_neither_pyplot_nor_robust_bench_nor_timm_is_imported():
