@@ -4,7 +4,8 @@ import sys
 
 import pytest
 import torch
-from robust_bench.model_source import ModelSource, sha256
+from robust_bench.files import sha256
+from robust_bench.model_source import ModelSource
 from robust_models import create_model, save_weights
 from torch import nn
 

@@ -2,14 +2,16 @@
 
 import base64
 import dataclasses
+import hashlib
 import itertools
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from robust_bench import Result
-from robust_bench.report import write_report
+from robust_bench.report import RunFolder, write_report
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#48c"/></svg>'
 PNG = base64.b64decode(
@@ -183,6 +185,112 @@ def test_attacks_with_other_settings_never_share_a_table(run, result):
     assert len(page.all("table")) == 3
 
 
+def captions(page):
+    return re.findall(r"Accuracy under PGD[^%]*(?= % of images)", page.text)
+
+
+def attacked(result, **by_eps):
+    """The rows under attack at eps 0.1 and 0.2, with settings that depend on eps."""
+    rows = (row for row in result.rows if row.settings["kind"] == "attack")
+    return [
+        dataclasses.replace(
+            row, settings={**row.settings, **{key: value(row.settings["eps"]) for key, value in by_eps.items()}}
+        )
+        for row in rows
+    ]
+
+
+def test_a_step_size_that_scales_with_eps_does_not_split_a_sweep(tmp_path, result):
+    rows = (*attacked(result, step_size=lambda eps: eps / 4), *attacked(result, step_size=lambda _: 0.01))
+    dataclasses.replace(result, rows=rows).save(tmp_path / "result.json")
+    page = read(write_report(tmp_path))
+    title = "Accuracy under PGD in Linf, 20 steps, 3 restarts"
+    assert captions(page) == [f"{title} (step_size 0.25 eps)", f"{title} (step_size 0.01)"]
+    assert page.text.count("54.4") == 2
+
+
+def test_attacks_that_differ_in_one_setting_have_captions_that_say_so(tmp_path, result):
+    rows = (*attacked(result, random_start=lambda _: True), *attacked(result, random_start=lambda _: False))
+    dataclasses.replace(result, rows=rows).save(tmp_path / "result.json")
+    found = captions(read(write_report(tmp_path)))
+    assert [caption.partition("(")[2] for caption in found] == ["random_start true)", "random_start false)"]
+
+
+def test_corruptions_with_other_constants_never_share_a_line(tmp_path, result):
+    other = [
+        dataclasses.replace(row, settings={**row.settings, "preset": "imagenet"}, value=0.5, low=0.0, high=1.0)
+        for row in result.rows[3:]
+    ]
+    dataclasses.replace(result, rows=(*result.rows, *other)).save(tmp_path / "result.json")
+    text = read(write_report(tmp_path)).text
+    assert "contrast (preset cifar) 82.2" in text
+    assert "contrast (preset imagenet) 50.0" in text
+
+
+def test_columns_are_in_order_of_eps_and_named_by_it(tmp_path, result):
+    rows = [
+        dataclasses.replace(row, condition="an attack without numbers", settings={**row.settings, "eps": eps})
+        for row, eps in zip([result.rows[1]] * 3, (16 / 255, 2 / 255, 8 / 255), strict=True)
+    ]
+    dataclasses.replace(result, rows=tuple(rows)).save(tmp_path / "result.json")
+    text = read(write_report(tmp_path)).text
+    assert "clean eps 2/255 eps 8/255 eps 16/255" in text
+
+
+def test_another_metric_is_no_accuracy(tmp_path, result):
+    odd = dataclasses.replace(result.rows[0], metric="loss", value=3.5, low=3.0, high=4.0)
+    dataclasses.replace(result, rows=(odd, *result.rows[1:])).save(tmp_path / "result.json")
+    text = read(write_report(tmp_path)).text
+    assert "loss value, 95 % interval below model clean small_cnn_8 3.5 3–4" in text
+    assert "350.0" not in text
+
+
+def test_a_second_row_of_the_same_settings_is_not_lost(tmp_path, result):
+    again = dataclasses.replace(result.rows[1], value=0.5, low=0.25, high=0.75)
+    dataclasses.replace(result, rows=(*result.rows, again)).save(tmp_path / "result.json")
+    text = read(write_report(tmp_path)).text
+    assert "54.4" in text
+    assert "(repeat 2)" in text
+    assert "25.0–75.0" in text
+
+
+# ---- the folder ----
+
+
+def test_results_come_in_order_of_their_folders_after_the_folders_own(tmp_path, result, monkeypatch):
+    for name in ("b", "a-c", "a", "B"):
+        dataclasses.replace(result, model=f"in {name}").save(tmp_path / name / "result.json")
+    dataclasses.replace(result, model="own").save(tmp_path / "result.json")
+    files = [tmp_path / name / "result.json" for name in ("b", "a-c", "a", "B")]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(files))
+    found = [each.model for each in RunFolder.read(tmp_path).results]
+    assert found == ["own", "in B", "in a", "in a-c", "in b"]
+
+
+def test_models_of_one_name_get_their_folders(tmp_path, result):
+    for folder, model in (("a", "robust"), ("b", "robust"), ("c", "ordinary")):
+        dataclasses.replace(result, model=model).save(tmp_path / folder / "result.json")
+    assert [each.model for each in RunFolder.read(tmp_path).results] == ["robust (a)", "robust (b)", "ordinary"]
+
+
+@pytest.mark.parametrize("change", ["nothing", "other bytes", "gone", "a string", "absent"])
+def test_figures_of_earlier_results_are_marked(run, result, change):
+    digests = {
+        f"{name}/result.json": hashlib.sha256((run / name / "result.json").read_bytes()).hexdigest()
+        for name in ("ordinary", "robust")
+    }
+    entry = json.loads((run / "figures" / "index.json").read_text())["figures"][0]
+    if change != "absent":
+        entry["inputs"] = digests["robust/result.json"] if change == "a string" else digests
+    figures(run, figures=[entry])
+    if change == "other bytes":
+        dataclasses.replace(result, model="robust", seed=8).save(run / "robust" / "result.json")
+    elif change == "gone":
+        (run / "robust" / "result.json").unlink()
+    marked = "drawn from earlier results: run robust-viz figures again" in read(write_report(run)).text
+    assert marked == (change in ("other bytes", "gone"))
+
+
 def test_rows_of_an_unknown_kind_are_shown(tmp_path, result):
     row = dataclasses.replace(result.rows[0], condition="rotated", settings={"kind": "rotation"})
     dataclasses.replace(result, rows=(row,)).save(tmp_path / "result.json")
@@ -226,6 +334,7 @@ def test_a_missing_figure_is_an_error(run):
         ("[]", "not an index"),
         ('{"format": "robust-figures/1", "figures": [{"file": "a.svg"}]}', "lacks a field"),
         ('{"format": "robust-figures/1"}', "lacks a field"),
+        ("[" * 100_000, "not complete JSON"),
     ],
 )
 def test_a_damaged_index_of_figures_is_an_error(run, text, word):

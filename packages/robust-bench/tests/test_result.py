@@ -104,7 +104,21 @@ def test_a_truncated_file_is_an_error_with_its_path(result, tmp_path):
         ("[]", "not a result"),
         ('{"format": "robust-figures/1"}', "not a result"),
         ('{"format": "robust-result/2"}', "upgrade"),
-        ('{"format": "robust-result/1"}', "fields"),
+        ('{"format": "robust-result/1"}', "fields: no 'rows'"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": {}}', "rows must be a list"),
+        ('{"format": "robust-result/1", "model": null, "benchmark": "b", "rows": []}', "model must be text"),
+        (
+            '{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": [], "settings": null}',
+            "settings must",
+        ),
+        (
+            '{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": [], "versions": null}',
+            "versions must",
+        ),
+        ('{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": [], "seed": true}', "seed must"),
+        ('{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": [], "seed": NaN}', "seed must"),
+        ('{"format": "robust-result/1", "seed": ' + "9" * 5000 + "}", "not complete JSON"),
         ('{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": [{}]}', "fields"),
         ('{"format": "robust-result/1", "model": "m", "benchmark": "b", "rows": [], "colour": 1}', "fields"),
     ],
@@ -114,6 +128,43 @@ def test_a_foreign_or_newer_file_is_an_error_with_its_path(text, word, tmp_path)
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=rf"other\.json.*{word}"):
         Result.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"count": 0, "correct": 0}, "count be at least 1"),
+        ({"correct": 451}, "451 of 450"),
+        ({"correct": -1}, "-1 of 450"),
+        ({"count": 450.0}, "count must be an integer, got float"),
+        ({"correct": True}, "correct must be an integer, got bool"),
+        ({"value": "0.5"}, "value must be a number, got str"),
+        ({"value": None}, "value must be a number, got NoneType"),
+        ({"value": 2.0}, r"value must lie in \[low, high\]"),
+        ({"value": 2.0, "high": 2.0}, "fraction"),
+        ({"value": -1.0, "low": -1.0}, "fraction"),
+        ({"low": 1.0}, r"value must lie in \[low, high\]"),
+        ({"high": 10**400}, "high must be a number that a float can hold"),
+        ({"seconds": -1}, "seconds must be at least 0"),
+        ({"settings": None}, "settings must be a mapping"),
+        ({"metric": 1}, "metric must be text"),
+        ({"benchmark": None}, "benchmark must be text"),
+        ({"colour": 1}, "colour"),
+    ],
+    ids=str,
+)
+def test_an_impossible_row_is_an_error_with_its_path_and_number(result, change, word, tmp_path):
+    document = json.loads(result.to_json())
+    document["rows"][2] |= change
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"result\.json, row 3, .*{word}"):
+        Result.load(path)
+
+
+def test_another_metric_may_leave_the_fractions():
+    row = Row(benchmark="b", condition="c", metric="loss", value=3, low=-1, high=5.5, correct=1, count=2)
+    assert (row.value, row.low, row.high) == (3.0, -1.0, 5.5)
 
 
 def test_binary_and_missing_files_are_errors_with_their_path(tmp_path):

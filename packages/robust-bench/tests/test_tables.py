@@ -39,3 +39,33 @@ def test_no_rows_is_said(result):
 
 def test_rich_prints_the_same(result):
     assert render(result) == str(result)
+
+
+def attacked(result, **changes):
+    """The rows under attack, with other settings."""
+    rows = [row for row in result.rows if row.settings["kind"] == "attack"]
+    return tuple(dataclasses.replace(row, settings={**row.settings, **changes}) for row in rows)
+
+
+def test_attacks_of_one_label_have_lines_of_their_own(result):
+    rows = (*attacked(result, step_size=None), *attacked(result, step_size=0.01), *attacked(result, step_size=0.01))
+    text = str(dataclasses.replace(result, rows=rows))
+    for eps in (0.1, 0.2):
+        assert f"PGD-20 × 3, Linf {eps} (step_size by default)" in text
+        assert f"PGD-20 × 3, Linf {eps} (step_size 0.01)" in text
+        assert f"PGD-20 × 3, Linf {eps} (step_size 0.01, repeat 2)" in text
+
+
+def test_corruptions_with_other_constants_have_lines_of_their_own(result):
+    other = [dataclasses.replace(row, settings={**row.settings, "preset": "imagenet"}) for row in result.rows[3:]]
+    lines = str(dataclasses.replace(result, rows=(*result.rows, *other))).splitlines()
+    assert sum("contrast (preset cifar)" in line for line in lines) == 1
+    assert sum("contrast (preset imagenet)" in line for line in lines) == 1
+
+
+def test_another_metric_is_no_accuracy(result):
+    odd = dataclasses.replace(result.rows[0], metric="loss", value=3.5, low=3.0, high=4.0)
+    text = str(dataclasses.replace(result, rows=(odd,)))
+    assert "Accuracy" not in text
+    assert "loss (95 % interval)" in text
+    assert "3.5 (3–4)" in text

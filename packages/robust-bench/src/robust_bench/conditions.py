@@ -12,6 +12,7 @@ from torch import Tensor
 from robust_bench._checks import Model
 from robust_bench.corruptions import CORRUPTIONS, PRESETS, VARIANTS, corrupt
 from robust_bench.result import plain
+from robust_bench.tables import eps_text
 
 
 class Condition(Protocol):
@@ -93,7 +94,7 @@ class Attacked:
             text += f"-{known['steps']}"
         if known.get("restarts", 1) != 1:
             text += f" × {known['restarts']}"
-        return f"{text}, {known['norm']} {_eps(known['eps'])}" if "norm" in known else text
+        return f"{text}, {known['norm']} {eps_text(known['eps'])}" if "norm" in known else text
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -177,19 +178,6 @@ class Corrupted:
             levels, self.corruption, self.severity, self.preset, self.variant, seed=random.seed, ids=random.ids
         )
         return corrupted.to(images.dtype).div_(255.0)
-
-
-def _eps(eps: float) -> str:
-    """Write an eps as people do: 8/255 for multiples of a grey level, otherwise a short decimal.
-
-    Examples:
-        >>> _eps(8 / 255), _eps(0.15), _eps(0.5)
-        ('8/255', '0.15', '0.5')
-    """
-    levels = eps * 255.0
-    if levels >= 0.5 and abs(levels - round(levels)) < 1e-6 and len(f"{eps:.12g}") > 6 and eps < 1.0:
-        return f"{round(levels)}/255"
-    return f"{eps:.4g}"
 
 
 def _describe(value: object) -> Any:

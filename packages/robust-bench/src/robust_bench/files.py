@@ -1,8 +1,15 @@
 """Files that are either complete or not there."""
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_folder(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Models by name: timm's, ours, or a factory in a module of the user."""
 
-import hashlib
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from robust_bench._checks import ModelError
+from robust_bench.files import sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +112,6 @@ class ModelSource:
             num_classes=num_classes if self.num_classes is None else self.num_classes,
             in_chans=in_chans if self.in_chans is None else self.in_chans,
         )
-
-
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _factory(module: str, name: str) -> nn.Module:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from robust_bench.files import write_durably
 from robust_bench.metrics.intervals import clopper_pearson
-from robust_bench.tables import render, table
+from robust_bench.tables import ACCURACY, render, table
 
 FORMAT = "robust-result/1"
 
@@ -34,14 +34,14 @@ class Row:
         seconds: wall-clock time that this row took.
 
     Raises:
-        ValueError: if a number is not finite, or text cannot be stored as UTF-8.
-        TypeError: if a setting is not a JSON value.
+        ValueError: if a number is not finite or impossible, or text cannot be stored as UTF-8.
+        TypeError: if a field has another type, or a setting is not a JSON value.
     """
 
     benchmark: str
     condition: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = "accuracy"
+    metric: str = ACCURACY
     value: float
     low: float
     high: float
@@ -51,7 +51,17 @@ class Row:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            object.__setattr__(self, entry.name, plain(getattr(self, entry.name), entry.name))
+            object.__setattr__(self, entry.name, _checked(entry.name, getattr(self, entry.name)))
+        if self.count < 1 or not 0 <= self.correct <= self.count:
+            raise ValueError(
+                f"correct must lie in 0..count and count be at least 1, got {self.correct} of {self.count}"
+            )
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"value must lie in [low, high], got {self.value} in [{self.low}, {self.high}]")
+        if self.metric == ACCURACY and not 0.0 <= self.low <= self.high <= 1.0:
+            raise ValueError(f"an accuracy is a fraction in [0, 1], got the interval [{self.low}, {self.high}]")
+        if self.seconds < 0:
+            raise ValueError(f"seconds must be at least 0, got {self.seconds}")
 
     @classmethod
     def accuracy(
@@ -109,7 +119,7 @@ class Result:
     def __post_init__(self) -> None:
         for entry in fields(self):
             if entry.name != "rows":
-                object.__setattr__(self, entry.name, plain(getattr(self, entry.name), entry.name))
+                object.__setattr__(self, entry.name, _checked(entry.name, getattr(self, entry.name)))
         object.__setattr__(self, "rows", tuple(self.rows))
 
     def __str__(self) -> str:
@@ -130,11 +140,14 @@ class Result:
         """Read what `to_json` wrote. `source` names the text in error messages.
 
         Raises:
-            ValueError: if the text is not complete JSON, is something else than a result, or has a newer format.
+            ValueError: if the text is not complete JSON, is something else than a result, has a newer format, or holds
+                a row that cannot be; the message says which one, counted from 1.
         """
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+        except RecursionError as error:
+            raise ValueError(f"{source} is not a result of robust-bench: it is nested too deeply") from error
+        except ValueError as error:
             raise ValueError(f"{source} is not complete JSON ({error}): was its writing cut off?") from error
         version = document.get("format") if isinstance(document, dict) else None
         if version != FORMAT:
@@ -142,11 +155,20 @@ class Result:
                 raise ValueError(f"{source} has format {version!r}, this robust-bench reads {FORMAT!r}: upgrade it")
             raise ValueError(f'{source} is not a result of robust-bench: "format" is {version!r}, expected {FORMAT!r}')
         document.pop("format")
+        where = str(source)
         try:
-            rows = tuple(Row(**row) for row in document.pop("rows"))
-            return cls(rows=rows, **document)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{source} says it is {FORMAT!r} but does not have its fields: {error}") from error
+            listed = document.pop("rows")
+            if not isinstance(listed, list):
+                raise TypeError(f"rows must be a list, got {type(listed).__name__}")
+            rows = []
+            for number, row in enumerate(listed, start=1):
+                where = f"{source}, row {number},"
+                rows.append(Row(**row))
+            where = str(source)
+            return cls(rows=tuple(rows), **document)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{where} says it is {FORMAT!r} but does not have its fields: {reason}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write the result to a JSON file, durably: a crash leaves the old file or the new one, never a part."""
@@ -168,6 +190,38 @@ class Result:
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is not a result of robust-bench: it is not UTF-8 text") from error
         return cls.from_json(text, source=file)
+
+
+_TYPES: Mapping[str, tuple[type, str]] = {
+    "model": (str, "text"),
+    "benchmark": (str, "text"),
+    "condition": (str, "text"),
+    "metric": (str, "text"),
+    "created": (str, "text"),
+    "seed": (int, "an integer"),
+    "correct": (int, "an integer"),
+    "count": (int, "an integer"),
+    "settings": (Mapping, "a mapping"),
+    "versions": (Mapping, "a mapping"),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Copy a field of JSON values; those that are not in the table above are real numbers.
+
+    Raises:
+        TypeError: if it has another type.
+        ValueError: if it cannot be stored.
+    """
+    kind, words = _TYPES.get(name, (float, "a number"))
+    if kind is float and type(value) is int:
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise ValueError(f"{name} must be a number that a float can hold") from error
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {words}, got {type(value).__name__}")
+    return plain(value, name)
 
 
 def plain(value: Any, where: str) -> Any:

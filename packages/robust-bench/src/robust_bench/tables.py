@@ -1,7 +1,7 @@
 """Results as text tables: the only place, with the report page, where fractions become per cent."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -9,10 +9,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from robust_bench.families import SEVERITIES, Family, families, is_corruption
+
 if TYPE_CHECKING:
     from robust_bench.result import Result, Row
 
-SEVERITIES = (1, 2, 3, 4, 5)
+ACCURACY = "accuracy"
 
 
 def percent(value: float) -> str:
@@ -25,13 +27,28 @@ def percent(value: float) -> str:
     return f"{100.0 * value:.1f}"
 
 
+def eps_text(eps: float) -> str:
+    """Write an eps as people do: 8/255 for multiples of a grey level, otherwise a short decimal.
+
+    Examples:
+        >>> eps_text(8 / 255), eps_text(0.15), eps_text(0.5)
+        ('8/255', '0.15', '0.5')
+    """
+    levels = eps * 255.0
+    if levels >= 0.5 and abs(levels - round(levels)) < 1e-6 and len(f"{eps:.12g}") > 6 and eps < 1.0:
+        return f"{round(levels)}/255"
+    return f"{eps:.4g}"
+
+
 def table(results: Sequence["Result"]) -> RenderableType:
-    """Lay out results side by side: accuracies with intervals, then corruptions by severity."""
+    """Lay out results side by side: accuracies with intervals, corruptions by severity, then other metrics."""
     parts: list[RenderableType] = []
-    if any(not is_corruption(row) for result in results for row in result.rows):
+    rows = [row for result in results for row in result.rows]
+    if any(row.metric == ACCURACY and not is_corruption(row) for row in rows):
         parts.append(_accuracies(results))
-    if any(is_corruption(row) for result in results for row in result.rows):
+    if any(row.metric == ACCURACY and is_corruption(row) for row in rows):
         parts.append(_corruptions(results))
+    parts += [_others(results, metric) for metric in dict.fromkeys(row.metric for row in rows) if metric != ACCURACY]
     if not parts:
         parts.append(Text(f"no rows ({', '.join(result.model for result in results) or 'no results'})"))
     return Group(*parts)
@@ -44,30 +61,35 @@ def render(renderable: RenderableType, width: int = 160) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
 
-def is_corruption(row: "Row") -> bool:
-    """Tell whether the row is a cell of the corruption table."""
-    return row.settings.get("kind") == "corruption" and row.settings.get("severity") in SEVERITIES
-
-
 def _accuracies(results: Sequence["Result"]) -> Table:
-    out = Table(box=box.SIMPLE_HEAD, title="Accuracy, % (95 % interval)", title_justify="left", pad_edge=False)
+    out = _head(results, "Accuracy, % (95 % interval)")
+    plain = [[row for row in result.rows if row.metric == ACCURACY and not is_corruption(row)] for result in results]
+    for line in families(plain, name=lambda row: row.condition):
+        _add(out, line, lambda row: f"{percent(row.value)} ({percent(row.low)}–{percent(row.high)})")
+    return out
+
+
+def _others(results: Sequence["Result"], metric: str) -> Table:
+    out = _head(results, f"{metric} (95 % interval)")
+    mine = [[row for row in result.rows if row.metric == metric] for result in results]
+    for line in families(mine, name=lambda row: row.condition):
+        _add(out, line, lambda row: f"{row.value:.4g} ({row.low:.4g}–{row.high:.4g})")
+    return out
+
+
+def _head(results: Sequence["Result"], title: str) -> Table:
+    out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False)
     out.add_column("condition")
     for result in results:
         out.add_column(Text(result.model), justify="right")
     out.add_column("images", justify="right")
-    found: dict[tuple[str, str], list[Row | None]] = {}
-    for position, result in enumerate(results):
-        for row in result.rows:
-            if not is_corruption(row):
-                cells = found.setdefault((row.benchmark, row.condition), [None] * len(results))
-                cells[position] = row
-    for (_, condition), cells in found.items():
-        counts = sorted({row.count for row in cells if row is not None})
-        texts = [
-            "–" if row is None else f"{percent(row.value)} ({percent(row.low)}–{percent(row.high)})" for row in cells
-        ]
-        out.add_row(Text(condition), *texts, ", ".join(map(str, counts)))
     return out
+
+
+def _add(out: Table, line: Family, text: Callable[["Row"], str]) -> None:
+    rows = [cells.get(None) for cells in line.cells]
+    counts = sorted({row.count for row in rows if row is not None})
+    out.add_row(Text(line.title), *("–" if row is None else text(row) for row in rows), ", ".join(map(str, counts)))
 
 
 def _corruptions(results: Sequence["Result"]) -> Table:
@@ -79,21 +101,14 @@ def _corruptions(results: Sequence["Result"]) -> Table:
     for severity in SEVERITIES:
         out.add_column(str(severity), justify="right")
     out.add_column("mean", justify="right")
-    names = dict.fromkeys(
-        (row.benchmark, str(row.settings["corruption"]))
-        for result in results
-        for row in result.rows
-        if is_corruption(row)
-    )
-    for name in names:
-        for position, result in enumerate(results):
-            cells = {
-                row.settings["severity"]: row.value
-                for row in result.rows
-                if is_corruption(row) and (row.benchmark, row.settings["corruption"]) == name
-            }
+    rows = [[row for row in result.rows if row.metric == ACCURACY and is_corruption(row)] for result in results]
+    for line in families(rows, name=lambda row: str(row.settings["corruption"]), size="severity"):
+        heading = line.title
+        for result, cells in zip(results, line.cells, strict=True):
             if cells:
-                texts = [percent(cells[severity]) if severity in cells else "–" for severity in SEVERITIES]
-                mean = percent(sum(cells.values()) / len(cells)) if len(cells) == len(SEVERITIES) else "–"
-                out.add_row(Text(name[1] if position == 0 else ""), Text(result.model), *texts, mean)
+                texts = [percent(cells[severity].value) if severity in cells else "–" for severity in SEVERITIES]
+                values = [row.value for row in cells.values()]
+                mean = percent(sum(values) / len(values)) if len(values) == len(SEVERITIES) else "–"
+                out.add_row(Text(heading), Text(result.model), *texts, mean)
+                heading = ""
     return out

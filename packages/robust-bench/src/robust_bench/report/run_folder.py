@@ -1,11 +1,15 @@
 """What lies in a run folder: the results of one or several models, and figures."""
 
 import base64
+import collections
+import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from robust_bench.files import sha256
 from robust_bench.result import Result
 
 RESULT_FILE = "result.json"
@@ -22,12 +26,14 @@ class Figure:
         caption: what is shown, with model, settings and seed.
         alt: the picture in words, for readers who do not see it.
         source: the picture itself as a `data:` address.
+        stale: whether it was drawn from results that are gone or have changed since.
     """
 
     title: str
     caption: str
     alt: str
     source: str
+    stale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class RunFolder:
 
     Args:
         path: the folder.
-        results: in the order of the file and folder names.
+        results: the folder's own first, then those below in the order of their folders' names. Where several models
+            have the same name, that of the folder is appended, as in "robust (b)".
         figures: in the order of the index.
     """
 
@@ -58,13 +65,21 @@ class RunFolder:
         folder = Path(path)
         if not folder.is_dir():
             raise FileNotFoundError(f"no run folder {folder}: `robust-bench run --out {folder}` writes one")
-        files = [folder / RESULT_FILE, *sorted(folder.glob(f"*/{RESULT_FILE}"))]
-        results = tuple(Result.load(file) for file in files if file.is_file())
+        below = sorted(folder.glob(f"*/{RESULT_FILE}"), key=lambda file: file.parent.name)
+        files = [file for file in (folder / RESULT_FILE, *below) if file.is_file()]
+        results = [Result.load(file) for file in files]
         if not results:
             raise FileNotFoundError(
                 f"no results in {folder}: expected {folder / RESULT_FILE}, or <model>/{RESULT_FILE} below it"
             )
-        return cls(path=folder, results=results, figures=_figures(folder / "figures"))
+        taken = collections.Counter(result.model for result in results)
+        named = (
+            dataclasses.replace(result, model=f"{result.model} ({file.parent.resolve().name})")
+            if taken[result.model] > 1
+            else result
+            for file, result in zip(files, results, strict=True)
+        )
+        return cls(path=folder, results=tuple(named), figures=_figures(folder / "figures"))
 
 
 def _figures(folder: Path) -> tuple[Figure, ...]:
@@ -73,7 +88,7 @@ def _figures(folder: Path) -> tuple[Figure, ...]:
         return ()
     try:
         document: Any = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{index} is not complete JSON ({error}): run `robust-viz figures` again") from error
     version = document.get("format") if isinstance(document, dict) else None
     if version != FIGURES_FORMAT:
@@ -85,11 +100,23 @@ def _figures(folder: Path) -> tuple[Figure, ...]:
                 caption=str(entry["caption"]),
                 alt=str(entry["alt"]),
                 source=_embed(folder, str(entry["file"])),
+                stale=_is_stale(folder.parent, entry.get("inputs")),
             )
             for entry in document["figures"]
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} lacks a field of a figure ({error}): run `robust-viz figures` again") from error
+
+
+def _is_stale(run: Path, inputs: object) -> bool:
+    """Tell whether a result that a figure was drawn from is gone or has changed.
+
+    `inputs` maps paths of result files, relative to the run folder, to the SHA-256 of their bytes; where it is
+    something else, the figure does not come from results.
+    """
+    if not isinstance(inputs, Mapping):
+        return False
+    return any(not (run / name).is_file() or sha256(run / name) != digest for name, digest in inputs.items())
 
 
 def _embed(folder: Path, name: str) -> str:

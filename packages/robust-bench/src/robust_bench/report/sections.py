@@ -1,12 +1,12 @@
 """Results arranged for the page: one section per data set, one table per kind of condition."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robust_bench.families import SEVERITIES, Family, families, is_corruption, is_sweep
 from robust_bench.result import Result, Row
-from robust_bench.tables import SEVERITIES, is_corruption
+from robust_bench.tables import ACCURACY, eps_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """One table: a caption, the columns' headings, and groups of lines under a heading of their own."""
+    """One table: a caption, the columns' headings, and groups of lines under a heading of their own.
+
+    Its kind is "attack" or "corruption", whose cells are accuracies, or "metric" for any other number.
+    """
 
     kind: str
     caption: str
@@ -57,37 +60,25 @@ def _data(result: Result, row: Row) -> str:
 
 
 def _sheets(models: Sequence[str], rows: Sequence[Sequence[Row]]) -> Iterable[Sheet]:
-    clean = [next((row for row in mine if row.settings.get("kind") == "clean"), None) for mine in rows]
-    attacks: dict[str, str] = {}
-    others: dict[str, str] = {}
-    for row in (row for mine in rows for row in mine):
-        if _is_sweep(row):
-            attacks.setdefault(_sweep(row), _title(row))
-        elif not is_corruption(row) and row.settings.get("kind") != "clean":
-            others.setdefault(row.condition, row.condition)
-    if any(clean) and not attacks:
+    accuracies = [[row for row in mine if row.metric == ACCURACY] for mine in rows]
+    clean = [next((row for row in mine if row.settings.get("kind") == "clean"), None) for mine in accuracies]
+    swept = families([[row for row in mine if is_sweep(row)] for mine in accuracies], name=_title, size="eps")
+    if any(clean) and not swept:
         lines = [Line(model=model, cells=(cell,)) for model, cell in zip(models, clean, strict=True) if cell]
         yield Sheet(kind="attack", caption="Clean accuracy", columns=("clean",), groups=(("", tuple(lines)),))
-    for key, title in attacks.items():
-        yield _attack_sheet(title, key, models, rows, clean)
-    if others:
-        lines = [
-            Line(model=model, cells=tuple(next((r for r in mine if r.condition == name), None) for name in others))
-            for model, mine in zip(models, rows, strict=True)
-        ]
-        kept = tuple(line for line in lines if any(line.cells))
-        yield Sheet(kind="attack", caption="Other conditions", columns=tuple(others), groups=(("", kept),))
-    if any(is_corruption(row) for mine in rows for row in mine):
-        yield _corruption_sheet(models, rows)
-
-
-def _is_sweep(row: Row) -> bool:
-    return row.settings.get("kind") == "attack" and isinstance(row.settings.get("eps"), int | float)
-
-
-def _sweep(row: Row) -> str:
-    """Identify all settings but eps: rows that share them belong to one table."""
-    return json.dumps({key: value for key, value in row.settings.items() if key != "eps"}, sort_keys=True)
+    for family in swept:
+        yield _attack_sheet(family, models, clean)
+    others = [
+        [row for row in mine if row is not first and not is_sweep(row) and not is_corruption(row)]
+        for first, mine in zip(clean, accuracies, strict=True)
+    ]
+    if any(others):
+        yield _plain_sheet("attack", "Other conditions", models, others)
+    corrupted = [[row for row in mine if is_corruption(row)] for mine in accuracies]
+    if any(corrupted):
+        yield _corruption_sheet(models, corrupted)
+    for metric in dict.fromkeys(row.metric for mine in rows for row in mine if row.metric != ACCURACY):
+        yield _plain_sheet("metric", metric, models, [[row for row in mine if row.metric == metric] for mine in rows])
 
 
 def _title(row: Row) -> str:
@@ -99,42 +90,38 @@ def _title(row: Row) -> str:
     return f"Accuracy under {', '.join(parts)}"
 
 
-def _attack_sheet(
-    title: str, key: str, models: Sequence[str], rows: Sequence[Sequence[Row]], clean: Sequence[Row | None]
-) -> Sheet:
-    mine = [{float(row.settings["eps"]): row for row in some if _is_sweep(row) and _sweep(row) == key} for some in rows]
-    every = sorted({eps for cells in mine for eps in cells})
+def _attack_sheet(family: Family, models: Sequence[str], clean: Sequence[Row | None]) -> Sheet:
+    every = sorted({eps for cells in family.cells for eps in cells})
     lines = tuple(
         Line(model=model, cells=(first, *(cells.get(eps) for eps in every)))
-        for model, first, cells in zip(models, clean, mine, strict=True)
+        for model, first, cells in zip(models, clean, family.cells, strict=True)
         if cells or first
     )
-    names = tuple(f"eps {row.condition.rpartition(' ')[2]}" for row in _one_of_each(mine, every))
-    return Sheet(kind="attack", caption=title, columns=("clean", *names), groups=(("", lines),))
+    columns = ("clean", *(f"eps {eps_text(eps)}" for eps in every))
+    return Sheet(kind="attack", caption=family.title, columns=columns, groups=(("", lines),))
 
 
-def _one_of_each(mine: Sequence[dict[float, Row]], every: Sequence[float]) -> Iterable[Row]:
-    for eps in every:
-        yield next(cells[eps] for cells in mine if eps in cells)
+def _plain_sheet(kind: str, caption: str, models: Sequence[str], rows: Sequence[Sequence[Row]]) -> Sheet:
+    found = families(rows, name=lambda row: row.condition)
+    lines = (
+        Line(model=model, cells=tuple(family.cells[position].get(None) for family in found))
+        for position, model in enumerate(models)
+    )
+    kept = tuple(line for line in lines if any(line.cells))
+    return Sheet(kind=kind, caption=caption, columns=tuple(family.title for family in found), groups=(("", kept),))
 
 
 def _corruption_sheet(models: Sequence[str], rows: Sequence[Sequence[Row]]) -> Sheet:
-    names = dict.fromkeys(str(row.settings["corruption"]) for some in rows for row in some if is_corruption(row))
     groups = []
-    for name in names:
+    for family in families(rows, name=lambda row: row.settings["corruption"].replace("_", " "), size="severity"):
         lines = []
-        for model, some in zip(models, rows, strict=True):
-            cells = {
-                row.settings["severity"]: row
-                for row in some
-                if is_corruption(row) and row.settings["corruption"] == name
-            }
+        for model, cells in zip(models, family.cells, strict=True):
             if cells:
                 whole = len(cells) == len(SEVERITIES)
                 mean = sum(row.value for row in cells.values()) / len(cells) if whole else None
                 lines.append(Line(model=model, cells=tuple(cells.get(s) for s in SEVERITIES), mean=mean))
-        groups.append((name.replace("_", " "), tuple(lines)))
-    presets = sorted({str(row.settings.get("preset")) for some in rows for row in some if is_corruption(row)})
+        groups.append((family.title, tuple(lines)))
+    presets = sorted({str(row.settings.get("preset")) for mine in rows for row in mine})
     return Sheet(
         kind="corruption",
         caption=f"Accuracy under corruption, by severity ({', '.join(presets)} constants)",
