@@ -1,9 +1,10 @@
 """Durable writing: the old file or the new one, and no litter."""
 
 import os
+from pathlib import Path
 
 import pytest
-from robust_bench.files import write_durably
+from robust_bench.files import check_folder, sha256, write_durably
 
 
 def test_makes_folders_and_replaces(tmp_path):
@@ -35,3 +36,19 @@ def test_text_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "replace", lambda *paths: (order.append("replace"), replace(*paths))[1])
     write_durably(tmp_path / "b.txt", "text")
     assert order[:2] == ["fsync", "replace"]
+
+
+def test_a_folder_may_be_there_or_become_one_but_not_below_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for fine in (tmp_path, tmp_path / "a" / "b", Path("a"), Path()):
+        check_folder(fine)
+    for wrong in (tmp_path / "file", tmp_path / "file" / "a", Path("file") / "a" / "b"):
+        with pytest.raises(NotADirectoryError, match="is a file: choose another --out"):
+            check_folder(wrong)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_hashed(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256(tmp_path / "file").startswith("ba7816bf8f01cfea")
