@@ -149,11 +149,13 @@ def _check(recipe: Recipe, classes: int, channels: int) -> None:
 def _hash_names(folder: Path) -> str:
     """The sha256 of the image files' relative paths and sizes; reading all pixels would take too long."""
     endings = get_img_extensions()  # type: ignore[no-untyped-call]
-    lines = []
-    for place, _, names in os.walk(folder, followlinks=True):  # as timm looks for them
-        for path in (Path(place, name) for name in names):
-            if path.suffix.lower() in endings:
-                lines.append(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n")
+    walk = os.walk(folder, followlinks=True)  # as timm looks for them
+    files = (Path(place, name) for place, _, names in walk for name in names)
+    lines = [
+        f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n"
+        for path in files
+        if path.suffix.lower() in endings
+    ]
     return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
