@@ -146,6 +146,15 @@ def test_faults_of_our_own_keep_their_traceback(monkeypatch):
         main(["report", "demo"])
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"format": "robust-result/1", "rows": {}}'], ids=len)
+def test_a_damaged_result_is_one_line_that_names_the_file(tmp_path, capsys, text):
+    (tmp_path / "result.json").write_text(text, encoding="utf-8")
+    assert main(["report", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"robust-bench: {tmp_path / 'result.json'} ")
+    assert shown.count("\n") == 1
+
+
 def test_one_eps_is_a_number(tmp_path):
     attack = ["--attack.eps", "0.1", "--attack.steps", "1", "--attack.restarts", "1"]
     assert main([*RUN[:4], str(tmp_path), *RUN[5:], "digits-pgd", "--pretrained", "false", *attack]) == 0
