@@ -1,6 +1,7 @@
 """A recipe that trains in a second, and the comparison of two runs."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -21,6 +22,14 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def usual_interrupts():
+    """Ctrl-C as a terminal has it, also where the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,14 @@ def test_the_second_ctrl_c_acts_at_once():
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_signal_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fixture usual_interrupts puts it back
+    with watch_interrupts() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not interruption.requested
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def test_another_thread_watches_nothing():
     found = []
 

@@ -25,7 +25,8 @@ class Interruption:
 def watch_interrupts() -> Iterator[Interruption]:
     """Note the first Ctrl-C (SIGINT) or SIGTERM instead of raising; a second one acts at once, as usual.
 
-    Handlers can be set in the main thread only; elsewhere nothing is watched.
+    A signal that the process was started to ignore, as the jobs in the background of a script ignore Ctrl-C, stays
+    ignored. Handlers can be set in the main thread only; elsewhere nothing is watched.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -33,6 +34,7 @@ def watch_interrupts() -> Iterator[Interruption]:
         return
     # None stands for a handler that was not set from Python and cannot be put back.
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, _frame: FrameType | None) -> None:
         interruption.requested = True
