@@ -222,7 +222,7 @@ class Killed(BaseException):
     """Stands for the death of the process."""
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 10, 11, 15, 18])
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 10, 11, 15, 17])  # 17, or 18 if the last epoch is the best
 def test_a_death_at_any_write_changes_nothing(count, tiny, unbroken, tmp_path, monkeypatch, records):
     """The run dies before one of its renames (config, records, checkpoints, ...) and is started again."""
     folder = tmp_path / "broken"

@@ -76,7 +76,7 @@ MODEL, WEIGHTS = "--model=small_cnn_8", "--weights={}/weights.safetensors"
         (["boundary", "{}/my digit.png", MODEL, WEIGHTS, "--label=10"], "label must lie in 0..9"),
         (["boundary", "{}/my digit.png", MODEL, WEIGHTS, "--device=abacus"], "abacus"),
         (["boundary", "{}/my digit.png", "{}/my digit.png", MODEL, WEIGHTS], "would both be"),
-        (["figures", "{}", "--pn"], "unrecognized arguments: --pn"),
+        (["figures", "{}", "--pn"], "nrecognized arguments: --pn"),
         (["boundary", "{}/my digit.png", MODEL, WEIGHTS, "--points=x"], "points"),
     ],
 )
