@@ -16,8 +16,7 @@ from robust_train.checkpoint import listed
 # command, which is then a process of its own, as started from a shell. The child kills itself at the place that it is
 # told: at its n-th update, before its n-th file is forced to the disk, or when that file is half written.
 SHELL = """
-import json, os, signal, stat, sys
-os.umask(0o022)
+import fcntl, json, os, signal, stat, sys
 import sklearn.datasets, sklearn.model_selection, torch
 torch.set_num_threads(1)
 import robust_train.loop
@@ -35,8 +34,8 @@ def die(place, count, note):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def dying_fsync(file):
-        status = os.fstat(file)  # folders and metrics.jsonl do not count, only temporary files
-        if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077:
+        status = os.fstat(file)  # folders and metrics.jsonl, which is appended to, do not count, only temporary files
+        if stat.S_ISREG(status.st_mode) and not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND:
             perhaps(lambda: os.ftruncate(file, status.st_size // 2) if place == "half a file" else None)
         fsync(file)
 

@@ -23,10 +23,10 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"{path} cannot be a folder, since {nearest} is a file: choose another --out")
 
 
-def write_durably(path: Path, text: str) -> Path:
-    """Write UTF-8 `text` so that after a crash the file holds the old content or the new one, never a part.
+def write_durably(path: Path, content: str | bytes) -> Path:
+    """Write text (as UTF-8) or bytes so that after a crash the file holds the old content or the new one, never a part.
 
-    The text goes to a temporary file beside the target, is flushed to the disk and renamed over it. Missing parent
+    The content goes to a temporary file beside the target, is flushed to the disk and renamed over it. Missing parent
     folders are made.
 
     Raises:
@@ -35,8 +35,8 @@ def write_durably(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -3,15 +3,14 @@
 import hashlib
 import io
 import logging
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from robust_bench.files import write_durably
 
 from robust_train.errors import SetupError
 
@@ -45,7 +44,7 @@ def save(folder: Path, kind: str, update: int, state: Mapping[str, Any]) -> Path
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
     path = folder / f"{kind}-{update:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
-    write_atomically(path, content)
+    write_durably(path, content)
     return path
 
 
@@ -110,24 +109,3 @@ def prune(folder: Path) -> None:
     """Keep the last two checkpoints and the best one, and remove what an interrupted `save` left."""
     for path in [*listed(folder, ["last"])[:-2], *listed(folder, ["best"])[:-1], *folder.glob(".*.tmp")]:
         path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Let `path` hold `content`: it appears whole, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name too must survive a loss of power; elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

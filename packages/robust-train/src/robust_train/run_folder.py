@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_train.checkpoint import ResumeError, write_atomically
+from robust_bench.files import write_durably
+
+from robust_train.checkpoint import ResumeError
 from robust_train.config import Recipe
 
 try:
@@ -72,8 +74,8 @@ class RunFolder:
 
     def describe(self, recipe: Recipe, versions: Mapping[str, str]) -> None:
         """Write `config.yaml` and `versions.json`: what the run is, and what it was made with last."""
-        write_atomically(self.path / "config.yaml", recipe.to_yaml().encode())
-        write_atomically(self.path / "versions.json", (json.dumps(versions, indent=2) + "\n").encode())
+        write_durably(self.path / "config.yaml", recipe.to_yaml())
+        write_durably(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
 
     def append(self, record: Record) -> None:
         """Add a line to `metrics.jsonl`; it has reached the disk when this returns."""
@@ -109,7 +111,7 @@ class RunFolder:
                 "of windows that are missing too are lost"
             )
             kept = sorted([*kept, *missing], key=lambda record: (record["update"], record["kind"] == "epoch"))
-        write_atomically(file, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_durably(file, "".join(json.dumps(record) + "\n" for record in kept))
         if history:
             self.write_summary(history)
 
@@ -120,7 +122,7 @@ class RunFolder:
         table = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        write_atomically(self.path / "summary.csv", text.getvalue().encode())
+        write_durably(self.path / "summary.csv", text.getvalue())
 
 
 def open_run(out: str | os.PathLike[str]) -> RunFolder:
