@@ -65,6 +65,26 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The logit of a target class minus that of the label, divided by the gap between the first logit and those behind.
+
+    Croce and Hein, ICML 2020, arXiv:2003.01690, equation 7: the gap is `z_(1) - (z_(3) + z_(4)) / 2`. With three
+    classes it is `z_(1) - z_(3)`; with two, where every such gap would be the margin itself, there is no division.
+
+    Args:
+        logits: (N, K), K >= 2.
+        labels: true classes, int64 (N,).
+        targets: the classes to approach, int64 (N,).
+    """
+    logits = _widened(logits)
+    difference = _logit_of(logits, targets) - _logit_of(logits, labels)
+    classes = logits.shape[1]
+    if classes == 2:
+        return difference
+    top = logits.topk(min(classes, 4), dim=1).values
+    return difference / (top[:, 0] - top[:, 2:].mean(dim=1) + 1e-12)
+
+
 @dataclass(frozen=True)
 class Targeted:
     """A loss turned round: it rises towards the labels, which are now targets. Made by `targeted`."""

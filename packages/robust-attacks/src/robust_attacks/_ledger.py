@@ -1,0 +1,66 @@
+"""What is known of the images of a call while an attack is going on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Ledger:
+    """The outcome of every run of every image so far; enough to go on after an interruption. All on the CPU but images.
+
+    Args:
+        adversarial: for each image the winning point, else that of the highest score, else the clean image.
+        winner: the lowest run that won, int64 (N,); the number of runs where none has.
+        leader: the run of the highest score, int64 (N,); the number of runs where none has one.
+        score: of the leader, float64 (N,).
+        finished: which runs are over, bool (N, runs).
+        finite: whether all logits were finite, bool (N,).
+        flips: wins that a second look did not confirm.
+    """
+
+    adversarial: Tensor
+    winner: Tensor
+    leader: Tensor
+    score: Tensor
+    finished: Tensor
+    finite: Tensor
+    flips: int = 0
+
+    @classmethod
+    def of(cls, images: Tensor, runs: int) -> "Ledger":
+        """Nothing known yet."""
+        count = len(images)
+        return cls(
+            adversarial=images.detach().clone(),
+            winner=torch.full((count,), runs),
+            leader=torch.full((count,), runs),
+            score=torch.full((count,), -torch.inf, dtype=torch.float64),
+            finished=torch.zeros(count, runs, dtype=torch.bool),
+            finite=torch.ones(count, dtype=torch.bool),
+        )
+
+    @property
+    def runs(self) -> int:
+        """Runs an image gets at most."""
+        return self.finished.shape[1]
+
+    @property
+    def won(self) -> Tensor:
+        """Which images are broken, bool (N,)."""
+        return self.winner < self.runs
+
+    def record_win(self, row: int, run: int, point: Tensor) -> None:
+        """A confirmed win; the point of the lowest run that wins is kept."""
+        if run < self.winner[row]:
+            self.winner[row] = run
+            self.adversarial[row] = point
+
+    def record_best(self, row: int, run: int, point: Tensor, score: float) -> None:
+        """What an exhausted run leaves behind; kept if it has the highest score (of equal ones: the lowest run)."""
+        best = float(self.score[row])
+        if score > best or (score == best > -torch.inf and run < self.leader[row]):
+            self.score[row], self.leader[row] = score, run
+            if self.winner[row] == self.runs:
+                self.adversarial[row] = point

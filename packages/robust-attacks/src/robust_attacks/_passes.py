@@ -1,0 +1,79 @@
+"""The passes through a model that the pool and its searches make, counted."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robust_attacks._checks import Model, check_logits
+
+
+class Passes:
+    """A model whose forward and backward passes are counted, image by image.
+
+    Half-precision logits are widened to float32. A model that randomises is judged by the mean logits of `eot` draws,
+    and its gradient is the mean over them: Athalye, Engstrom, Ilyas, Kwok, "Synthesizing robust adversarial examples",
+    ICML 2018, arXiv:1707.07397.
+
+    Args:
+        model: images (N, C, H, W) to logits (N, K).
+        eot: draws per evaluation, >= 1; each is a pass of its own, so the memory is that of one.
+    """
+
+    def __init__(self, model: Model, eot: int = 1) -> None:
+        self._model = model
+        self._eot = eot
+        self.forwards = 0
+        self.backwards = 0
+        self.finite: Tensor | None = None
+        """Which rows of the last evaluation had finite logits and gradients, bool (n,)."""
+
+    def logits(self, points: Tensor) -> Tensor:
+        """Logits (n, K) of points (n, C, H, W), without a graph."""
+        with torch.no_grad():
+            logits = sum((self._forward(points) for _ in range(self._eot - 1)), self._forward(points))
+        if self._eot > 1:
+            logits = logits / self._eot
+        self.finite = logits.isfinite().all(dim=1)
+        return logits
+
+    def gradient(
+        self, points: Tensor, loss: Callable[[Tensor], Tensor], need_gradient: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits (n, K), losses (n,) and the gradient (n, C, H, W) of the summed losses; NaN in it counts as zero.
+
+        Args:
+            points: where, (n, C, H, W).
+            loss: logits (n, K) to losses (n,).
+            need_gradient: False spares the backward pass and gives None for the gradient.
+        """
+        if not need_gradient:
+            logits = self.logits(points)
+            return logits, loss(logits), None
+        logits, losses, gradient = self._differentiate(points, loss)
+        for _ in range(self._eot - 1):
+            more = self._differentiate(points, loss)
+            logits, losses, gradient = logits + more[0], losses + more[1], gradient + more[2]
+        if self._eot > 1:
+            logits, losses, gradient = logits / self._eot, losses / self._eot, gradient / self._eot
+        self.finite = logits.isfinite().all(dim=1)
+        return logits, losses, gradient.nan_to_num(nan=0.0)  # a new tensor: autograd may hand out expanded ones
+
+    def _differentiate(self, points: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        leaf = points.detach().requires_grad_()
+        logits = self._forward(leaf)
+        losses = loss(logits)
+        if not losses.requires_grad:
+            return logits, losses, torch.zeros_like(points)
+        gradient = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0]
+        self.backwards += len(points)
+        return logits.detach(), losses.detach(), torch.zeros_like(points) if gradient is None else gradient
+
+    def _forward(self, points: Tensor) -> Tensor:
+        version = points._version
+        logits = self._model(points)
+        if points._version != version:
+            raise ValueError("the model changes its input in place, as by images.sub_(mean): let it make a new tensor")
+        check_logits(logits, points)
+        self.forwards += len(points)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
