@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from robust_attacks import ImageRandom
 from robust_attacks import random as module
 from robust_attacks.philox import philox
-from robust_attacks.random import key_of
+from robust_attacks.random import below, key_of
 
 P = 1e-6  # how unlikely a result must be before a statistical test fails; seeds are fixed
 SIGMAS = 4.892  # a normal number is farther out than this with probability P
@@ -94,12 +94,31 @@ def test_draws_are_numbered(draw, start, count):
 
 
 @each_draw
+@given(data=st.data())
+def test_every_image_may_start_at_a_draw_of_its_own(draw, data):
+    count = data.draw(st.integers(0, 40))
+    starts = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=5))
+    random = ImageRandom(1, torch.arange(len(starts)))
+    numbers = draw(random, count, torch.tensor(starts))
+    for row, start in enumerate(starts):
+        assert torch.equal(numbers[row : row + 1], draw(random[row : row + 1], count, start))
+
+
+@each_draw
+def test_starts_of_their_own_may_lie_far_out(draw):
+    far = torch.tensor([2**30 + 1, 5])
+    random = ImageRandom(1, torch.arange(2))
+    assert torch.equal(draw(random, 9, far)[:1], draw(random[:1], 9, 2**30 + 1))
+
+
+@each_draw
 def test_chunks_do_not_show(draw, monkeypatch):
     random = ImageRandom(1, torch.arange(10))
     whole = draw(random, 99, 5)
     for chunk in (1, 7, 64, 1000):
         monkeypatch.setattr(module, "_CHUNK", chunk)
         assert torch.equal(draw(random, 99, 5), whole)
+        assert torch.equal(draw(random, 99, torch.full((10,), 5)), whole)
 
 
 @each_draw
@@ -182,6 +201,15 @@ def test_integers_take_the_first_accepted_of_four_words(n):
         [next((w for w in four if w * n % 2**32 >= 2**32 % n), four[3]) * n // 2**32 for four in row] for row in words
     ]
     assert random.integers("test/integers", n, 500).tolist() == expected
+
+
+def test_integers_below_a_bound_of_their_own():
+    words = ImageRandom(0, torch.arange(3)).words("test/below", 4 * 50).reshape(3, 50, 4)
+    bounds = torch.arange(1, 151).reshape(3, 50)
+    expected = [
+        [int(below(int(n), four)) for n, four in zip(*row, strict=True)] for row in zip(bounds, words, strict=True)
+    ]
+    assert below(bounds, words).tolist() == expected
 
 
 def test_choices_are_different_and_every_order_is_as_likely():
@@ -299,6 +327,12 @@ def test_fresh_draws_one_seed_from_the_cpu_generator_and_nothing_else():
         (lambda: MANY.words("a", 1, target=-1), ValueError, "target in 0..2"),
         (lambda: MANY.words("a", -1), ValueError, "draws must lie in"),
         (lambda: MANY.words("a", 1, start=2**34), ValueError, "draws must lie in"),
+        (
+            lambda: MANY.words("a", 1, torch.zeros(3, dtype=torch.int64)),
+            ValueError,
+            r"shape \(1024,\).* of shape \(3,\)",
+        ),
+        (lambda: MANY.words("a", 1, torch.zeros(1024)), ValueError, "one int64 per image.*got torch.float32"),
         (lambda: MANY.integers("a", 0, 1), ValueError, "n must be in 1..2"),
         (lambda: MANY.choice("a", 3, 4), ValueError, "cannot choose 4 of 3"),
         (lambda: MANY.normal("a", (1,), dtype=torch.float16), TypeError, "float32 or torch.float64, got torch.float16"),
@@ -322,6 +356,19 @@ def test_the_gpu_draws_the_same(draw):
         assert float((there.cpu() != here).double().mean()) < 1e-4
     else:
         assert torch.equal(there.cpu(), here)
+
+
+@pytest.mark.gpu
+def test_streams_of_known_ids_are_made_and_drawn_from_without_waiting_for_the_device():
+    random = ImageRandom(3, torch.arange(300).cuda())
+    index, images = torch.arange(0, 300, 2).cuda(), torch.zeros(150, 1, 1, 1).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        words = random[index].of(images).words("test/a", 12, start=4 * index)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    there = ImageRandom(3, torch.arange(0, 300, 2)).words("test/a", 12, start=4 * torch.arange(0, 300, 2))
+    assert torch.equal(words.cpu(), there)
 
 
 @pytest.mark.gpu

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from robust_attacks.philox import philox
 
+Start = int | Tensor
+"""Index of the first draw: a number, or int64 (N,) with one per image."""
+
 _WORD = 0xFFFFFFFF
 _CHUNK = 1 << 15  # Philox blocks worked on at once: a few arrays of 256 KiB, small enough for the cache
 
@@ -70,7 +73,15 @@ class ImageRandom:
     def fresh(cls, count: int, device: torch.device | str | None = None) -> "ImageRandom":
         """Streams for images 0..count-1 with a new seed: one draw from torch's CPU generator, and nothing else."""
         seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
-        return cls(seed, torch.arange(count, device=device))
+        return cls._trusting(seed, torch.arange(count, device=device))
+
+    @classmethod
+    def _trusting(cls, seed: int, ids: Tensor) -> "ImageRandom":
+        """Streams of ids that are known to be good and that nobody will change: no copy, and no wait for the device."""
+        random = object.__new__(cls)
+        object.__setattr__(random, "seed", seed)
+        object.__setattr__(random, "ids", ids)
+        return random
 
     def of(self, images: Tensor) -> "ImageRandom":
         """The same streams for the images (N, ...) of a call: ids filled in if they were None, on the images' device.
@@ -80,19 +91,19 @@ class ImageRandom:
         """
         count, device = len(images), images.device
         if self.ids is None:
-            return ImageRandom(self.seed, torch.arange(count, device=device))
+            return ImageRandom._trusting(self.seed, torch.arange(count, device=device))
         if len(self.ids) != count:
             raise ValueError(
                 f"random has ids of {len(self.ids)} images, but {count} images were given: pass one id per image"
             )
-        return self if self.ids.device == device else ImageRandom(self.seed, self.ids.to(device))
+        return self if self.ids.device == device else ImageRandom._trusting(self.seed, self.ids.to(device))
 
     def __len__(self) -> int:
         return len(self._known_ids())
 
     def __getitem__(self, index: Tensor | slice) -> "ImageRandom":
         """The streams of some of the images, chosen by a boolean mask, indices or a slice."""
-        return ImageRandom(self.seed, self._known_ids()[index])
+        return ImageRandom._trusting(self.seed, self._known_ids()[index])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ImageRandom):
@@ -102,13 +113,14 @@ class ImageRandom:
     def __hash__(self) -> int:
         return hash((self.seed, self._listed()))
 
-    def words(self, use: str, count: int, start: int = 0, restart: int = 0, target: int = 0) -> Tensor:
+    def words(self, use: str, count: int, start: Start = 0, restart: int = 0, target: int = 0) -> Tensor:
         """Random words, int64 (N, count) in [0, 2^32): draws start..start+count-1 of every image.
 
         Args:
             use: what the numbers are for, as `"pgd/start"`.
             count: how many words per image.
-            start: index of the first draw.
+            start: index of the first draw; int64 (N,) where every image has one of its own (not checked to be in
+                0..2^34 - count, since that would make the host wait for the device).
             restart: 0..255, a stream of its own for every restart of an attack.
             target: 0..2^24-1, a stream of its own for every target class (0: untargeted, else the rank).
         """
@@ -118,7 +130,7 @@ class ImageRandom:
         self,
         use: str,
         shape: Sequence[int],
-        start: int = 0,
+        start: Start = 0,
         restart: int = 0,
         target: int = 0,
         dtype: torch.dtype = torch.float32,
@@ -137,7 +149,7 @@ class ImageRandom:
         self,
         use: str,
         shape: Sequence[int],
-        start: int = 0,
+        start: Start = 0,
         restart: int = 0,
         target: int = 0,
         dtype: torch.dtype = torch.float32,
@@ -146,20 +158,21 @@ class ImageRandom:
         _check_float(dtype)
         count = math.prod(shape)
         first = start % 2
+        most = 1 if isinstance(first, Tensor) else first
 
         def convert(words: Tensor) -> Tensor:
             radius = _open(words[:, ::2]).log_().mul_(-2).sqrt_()
             angle = _open(words[:, 1::2]).mul_(2 * math.pi)
             return torch.stack((radius * angle.cos(), radius * angle.sin()), dim=2).flatten(1)
 
-        numbers = self._draw(use, 2 * ((first + count + 1) // 2), start - first, restart, target, dtype, convert)
-        return numbers[:, first : first + count].reshape(len(self), *shape)
+        numbers = self._draw(use, 2 * ((most + count + 1) // 2), start - first, restart, target, dtype, convert)
+        return _from(numbers, first, count).reshape(len(self), *shape)
 
     def exponential(
         self,
         use: str,
         shape: Sequence[int],
-        start: int = 0,
+        start: Start = 0,
         restart: int = 0,
         target: int = 0,
         dtype: torch.dtype = torch.float32,
@@ -173,7 +186,7 @@ class ImageRandom:
         self,
         use: str,
         shape: Sequence[int],
-        start: int = 0,
+        start: Start = 0,
         restart: int = 0,
         target: int = 0,
         dtype: torch.dtype = torch.float32,
@@ -182,11 +195,12 @@ class ImageRandom:
         _check_float(dtype)
         count = math.prod(shape)
         first = start % 32
-        words = self.words(use, (first + count + 31) // 32, start // 32, restart, target)
+        most = 31 if isinstance(first, Tensor) else first
+        words = self.words(use, (most + count + 31) // 32, start // 32, restart, target)
         bits = (words[:, :, None] >> torch.arange(31, -1, -1, device=words.device)) & 1
-        return (2 * bits.flatten(1)[:, first : first + count] - 1).to(dtype).reshape(len(self), *shape)
+        return (2 * _from(bits.flatten(1), first, count) - 1).to(dtype).reshape(len(self), *shape)
 
-    def integers(self, use: str, n: int, count: int, start: int = 0, restart: int = 0, target: int = 0) -> Tensor:
+    def integers(self, use: str, n: int, count: int, start: Start = 0, restart: int = 0, target: int = 0) -> Tensor:
         """Uniform integers in {0, ..., n-1}, int64 (N, count), for n up to 2^31.
 
         Lemire's rejection ("Fast random integer generation in an interval", ACM TOMACS 2019, arXiv:1805.10941) over
@@ -195,16 +209,9 @@ class ImageRandom:
         """
         if not 1 <= n <= 2**31:
             raise ValueError(f"n must be in 1..2^31, got {n}")
-        words = self.words(use, 4 * count, 4 * start, restart, target).reshape(len(self), count, 4)
-        products = words * n
-        accepted: Tensor = (products & _WORD) >= 2**32 % n
-        numbers = products >> 32
-        result: Tensor = numbers[..., 3]
-        for word in (2, 1, 0):
-            result = torch.where(accepted[..., word], numbers[..., word], result)
-        return result
+        return below(n, self.words(use, 4 * count, 4 * start, restart, target).reshape(len(self), count, 4))
 
-    def choice(self, use: str, n: int, k: int, start: int = 0, restart: int = 0, target: int = 0) -> Tensor:
+    def choice(self, use: str, n: int, k: int, start: Start = 0, restart: int = 0, target: int = 0) -> Tensor:
         """Different integers of {0, ..., n-1}, int64 (N, k), in random order: where the k smallest of n words lie."""
         if not 0 <= k <= n:
             raise ValueError(f"cannot choose {k} of {n} without replacement")
@@ -229,7 +236,7 @@ class ImageRandom:
         self,
         use: str,
         count: int,
-        start: int,
+        start: Start,
         restart: int,
         target: int,
         dtype: torch.dtype,
@@ -237,12 +244,32 @@ class ImageRandom:
     ) -> Tensor:
         """Words start..start+count-1 of every image, converted: (N, count) of `dtype`, made in chunks."""
         ids = self._known_ids()
+        if isinstance(start, Tensor):
+            _check_starts(start, ids)
+            # Whole blocks from the one where the first word of each image lies; the words before it are left out.
+            wide = self._blocks(use, (count + 6) // 4 * 4, start >> 2, restart, target, dtype, convert)
+            return _from(wide, start & 3, count)
         if count < 0 or start < 0 or start + count > 2**34:
             raise ValueError(f"draws must lie in 0..2^34, got {count} from {start}")
+        return self._blocks(use, count, start, restart, target, dtype, convert)
+
+    def _blocks(
+        self,
+        use: str,
+        count: int,
+        start: Start,
+        restart: int,
+        target: int,
+        dtype: torch.dtype,
+        convert: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """As `_draw`, with `start` a number of a word, or tensor (N,) of the numbers of blocks."""
+        ids = self._known_ids()
         if not (0 <= restart < 256 and 0 <= target < 2**24):
             raise ValueError(f"restart must be in 0..255 and target in 0..2^24-1, got {restart} and {target}")
         out = torch.empty(len(ids), count, dtype=dtype, device=ids.device)
         key, c1 = key_of(self.seed, use), restart + 256 * target
+        origin, start = (start[:, None], 0) if isinstance(start, Tensor) else (None, start)
         blocks = range(start // 4, (start + count + 3) // 4)
         width = min(max(len(blocks), 1), _CHUNK)
         height = max(_CHUNK // width, 1)
@@ -251,11 +278,45 @@ class ImageRandom:
             for block in range(blocks.start, blocks.stop, width):
                 stop = min(block + width, blocks.stop)
                 c0 = torch.arange(block, stop, device=ids.device)[None]
+                if origin is not None:
+                    c0 = c0 + origin[row : row + height]
                 made = torch.stack(philox((c0, c1, some & _WORD, some >> 32), key), dim=2).flatten(1)
                 low, high = max(start, 4 * block), min(start + count, 4 * stop)
                 wanted = convert(made[:, low - 4 * block : high - 4 * block])
                 out[row : row + height, low - start : high - start] = wanted
         return out
+
+
+def below(n: int | Tensor, words: Tensor) -> Tensor:
+    """Uniform integers in {0, ..., n-1}, int64 (...), from the four words (..., 4) of each; see `ImageRandom.integers`.
+
+    Args:
+        n: 1..2^31, a number or one per draw (...).
+        words: int64 in [0, 2^32).
+    """
+    several = n[..., None] if isinstance(n, Tensor) else n
+    products = words * several
+    accepted: Tensor = (products & _WORD) >= 2**32 % several
+    numbers = products >> 32
+    result: Tensor = numbers[..., 3]
+    for word in (2, 1, 0):
+        result = torch.where(accepted[..., word], numbers[..., word], result)
+    return result
+
+
+def _from(numbers: Tensor, first: int | Tensor, count: int) -> Tensor:
+    """Columns first..first+count-1 of every row; `first` may be one per row, (N,)."""
+    if not isinstance(first, Tensor):
+        return numbers[:, first : first + count]
+    return numbers.gather(1, first[:, None] + torch.arange(count, device=first.device))
+
+
+def _check_starts(start: Tensor, ids: Tensor) -> None:
+    if start.dtype != torch.int64 or start.shape != ids.shape or start.device != ids.device:
+        raise ValueError(
+            f"start must be an int, or one int64 per image, shape {tuple(ids.shape)}, on {ids.device}, "
+            f"got {start.dtype} of shape {tuple(start.shape)} on {start.device}"
+        )
 
 
 def _open(words: Tensor) -> Tensor:
