@@ -12,6 +12,7 @@ class Ledger:
 
     Args:
         adversarial: for each image the winning point, else that of the highest score, else the clean image.
+        keep_best: False leaves the clean image also where there is a score.
         winner: the lowest run that won, int64 (N,); the number of runs where none has.
         leader: the run of the highest score, int64 (N,); the number of runs where none has one.
         score: of the leader, float64 (N,).
@@ -21,6 +22,7 @@ class Ledger:
     """
 
     adversarial: Tensor
+    keep_best: bool
     winner: Tensor
     leader: Tensor
     score: Tensor
@@ -29,11 +31,12 @@ class Ledger:
     flips: int = 0
 
     @classmethod
-    def of(cls, images: Tensor, runs: int) -> "Ledger":
-        """Nothing known yet."""
-        count = len(images)
+    def of(cls, adversarial: Tensor, runs: int, keep_best: bool) -> "Ledger":
+        """Nothing known yet; `adversarial` holds the clean images and is written to."""
+        count = len(adversarial)
         return cls(
-            adversarial=images.detach().clone(),
+            adversarial=adversarial,
+            keep_best=keep_best,
             winner=torch.full((count,), runs),
             leader=torch.full((count,), runs),
             score=torch.full((count,), -torch.inf, dtype=torch.float64),
@@ -62,5 +65,5 @@ class Ledger:
         best = float(self.score[row])
         if score > best or (score == best > -torch.inf and run < self.leader[row]):
             self.score[row], self.leader[row] = score, run
-            if self.winner[row] == self.runs:
+            if self.keep_best and self.winner[row] == self.runs:
                 self.adversarial[row] = point

@@ -59,6 +59,21 @@ class Passes:
         self.finite = logits.isfinite().all(dim=1)
         return logits, losses, gradient.nan_to_num(nan=0.0)  # a new tensor: autograd may hand out expanded ones
 
+    def counted(self) -> Model:
+        """The model as a function, whose forward and backward passes are counted whoever makes them."""
+
+        def model(points: Tensor) -> Tensor:
+            logits = self._model(points)
+            self.forwards += len(points)
+            if isinstance(logits, Tensor) and logits.requires_grad:
+                logits.register_hook(self._count_backward)
+            return logits
+
+        return model
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
     def _differentiate(self, points: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         leaf = points.detach().requires_grad_()
         logits = self._forward(leaf)

@@ -56,11 +56,12 @@ class Given:
     def jobs(self, rows: Tensor, run: int = 0) -> Jobs:
         """The jobs of some images, chosen by int64 indices on the CPU."""
         here = rows.to(self.images.device)
+        images = self.images[here].to(self.device)
         return Jobs(
-            images=self.images[here].to(self.device),
+            images=images,
             labels=self.labels[here].to(self.device),
             logits=self.logits[here].to(self.device),
-            random=self.random[here].of(self.images[here].to(self.device)),
+            random=self.random[here].of(images),
             threat=self.threat.select(rows),
             run=run,
         )

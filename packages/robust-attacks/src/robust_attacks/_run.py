@@ -61,7 +61,7 @@ def run(attack: Pooled, model: Model, images: Tensor, labels: Tensor, random: Im
         check_labels(labels, images, classes=logits.shape[1])
         finite = logits.isfinite().all(dim=1)
         search = attack.search(logits.shape[1], random.seed)
-        ledger = Ledger.of(images, search.runs)
+        ledger = Ledger.of(images.clone(), search.runs, keep_best=True)
         given = Given(images, labels, logits, random, attack.threat, images.device)
         rows = (~succeeded(attack.rule, logits, labels)).nonzero()[:, 0].cpu()
         hunt(search, passes, Judge(passes, attack.rule), given, ledger, rows, batch_size=len(images))
