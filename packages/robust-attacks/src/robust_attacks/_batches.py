@@ -49,4 +49,4 @@ def stream(batches: Batches, device: torch.device | str | None) -> Iterator[tupl
         check_images(images)
         check_labels(labels, images)
         if len(images):
-            yield images.detach(), labels
+            yield images.detach(), labels.clone()  # a clone can be differentiated with, wherever it was made

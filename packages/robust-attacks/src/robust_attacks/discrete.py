@@ -95,7 +95,7 @@ class Discrete:
             pristine(self.quantiser, images, random.seed) as quantiser,
             pristine(model, images, random.seed) as model,
         ):
-            images = images.detach().clone()
+            images, classes, labels = images.detach().clone(), classes.clone(), labels.detach().clone()
             rises = bound(self.loss, labels)
             # A plain function: also a targeted loss takes its step, since in training no image is left out.
             objective = Objective(model, lambda logits, labels: rises(logits, labels), images)

@@ -144,14 +144,15 @@ class Pyramid:
         if not len(images):
             return images.detach().clone()
         with pristine(model, images, random.seed) as model:
-            images = images.detach().clone()
+            images, classes, labels = images.detach().clone(), classes.clone(), labels.detach().clone()
             objective = Objective(_masked(model, random), self._aim(labels, random), images)
             step = self.eps / 6 if self.step_size is None else self.step_size
             grids = [images.new_zeros(self._grid(images, cell)) for cell in self.cells]
             for _ in range(self.steps):
                 summed = self._sum(images, grids)
                 gradient, _logits = objective.gradient(summed.clamp(0, 1), classes)
-                gradient = torch.where((summed >= 0) & (summed <= 1), gradient, 0)  # what the clip lets through
+                # What the clip lets through. A pixel on a face of the box may leave it: else black images stayed black.
+                gradient = torch.where((summed >= 0) & (summed <= 1), gradient, 0)
                 grids = [
                     (grid + step * _pooled(gradient, cell).sign()).clamp_(-self.eps, self.eps)
                     for cell, grid in zip(self.cells, grids, strict=True)

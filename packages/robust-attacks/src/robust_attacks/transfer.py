@@ -125,10 +125,10 @@ class TransferAttack:
     ) -> tuple[Objective | None, Crafted]:
         """What is crafted, and the objective that is still to check it; None where there are no images."""
         random = check_call(_ANY, images, labels, random)
-        images, labels = images.detach().clone(), labels.clone()
         if not len(images):
-            return None, Crafted(images=images, targets=labels, reached=labels.bool())
+            return None, Crafted(images=images.detach().clone(), targets=labels.clone(), reached=labels.bool())
         with pristine(model, images, random.seed) as model:
+            images, labels = images.detach().clone(), labels.clone()
             with torch.no_grad():
                 logits = model(images)
             check_logits(logits, images)
