@@ -2,7 +2,7 @@ import pytest
 import torch
 from robust_attacks import margin, succeeded
 from robust_attacks._gradient import Objective
-from robust_attacks.closest import Closest, Shortest, distance, length, verified
+from robust_attacks.closest import Closest, Shortest, check_number, cosine, distance, farthest, length, unit, verified
 from torch import nn
 
 
@@ -93,7 +93,9 @@ def test_only_closer_winners_are_kept():
 
 
 def judged(model, images, adversarial, labels):
-    return verified(Objective(model, margin, images), rule, "Linf", images, labels, adversarial)
+    shortest = Shortest("Linf", images)
+    shortest.adversarial = adversarial
+    return verified(Objective(model, margin, images), rule, shortest, labels)
 
 
 def test_what_does_not_win_again_at_all_is_not_found():
@@ -144,3 +146,38 @@ def test_not_found_and_not_finite_differ():
     assert closest.distances.isnan().tolist() == [True, False, False]
     assert closest.distances[1:].tolist() == [torch.inf, torch.inf]
     assert torch.equal(closest.adversarial, images)
+
+
+def test_the_cosine_schedule_passes_from_the_first_to_the_last():
+    assert [cosine(1.0, 0.01, progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.505, 0.01])
+
+
+def test_no_change_inside_the_box_is_longer_than_the_farthest():
+    images = torch.tensor([0.25, 1.0]).reshape(1, 1, 1, 2)
+    expected = {"L0": 2.0, "L1": 1.75, "L2": 1.25, "Linf": 1.0}
+    assert {norm: float(farthest(norm, images)) for norm in expected} == expected
+
+
+def test_unit_vectors_at_all_scales():
+    vectors = torch.tensor([[3.0, 4.0], [3e-40, 4e-40], [3e38, 3e38], [0.0, 0.0]]).reshape(4, 1, 1, 2)
+    found = unit(vectors).flatten(1)
+    assert found.dtype == torch.float32
+    expected = torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.5**0.5, 0.5**0.5], [0.0, 0.0]])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("number", "limits", "error", "message"),
+    [
+        ("1", {"least": 0, "most": 1}, TypeError, r"A: gamma must be a number, got '1' \(str\)"),
+        (True, {"least": 0, "most": 1}, TypeError, "A: gamma must be a number, got True"),
+        (0, {"least": 0, "most": 1}, ValueError, "A: gamma must be above 0 and below 1, and finite, got 0"),
+        (float("nan"), {"least": 0, "most": 1}, ValueError, "above 0 and below 1, and finite, got nan"),
+        (torch.inf, {"least": 0, "most": torch.inf}, ValueError, "must be above 0, and finite, got inf"),
+        (-0.5, {"least": 0, "most": 1, "open_ends": False}, ValueError, "at least 0 and at most 1, and finite, got -0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(number, limits, error, message):
+    with pytest.raises(error, match=message):
+        check_number("A", "gamma", number, **limits)
+    check_number("A", "gamma", 0.5, **limits)

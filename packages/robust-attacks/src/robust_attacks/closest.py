@@ -1,8 +1,10 @@
 """What a minimum-norm attack hands back: the closest misclassified images found, and the accuracy curve they give."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -80,8 +82,8 @@ class Shortest:
     def __init__(self, norm: Norm, images: Tensor) -> None:
         self.adversarial = images.clone()
         self.distances = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
-        self._norm = norm
-        self._images = images
+        self.norm = norm
+        self.images = images
 
     def show(self, candidates: Tensor, won: Tensor, distances: Tensor | None = None) -> Tensor:
         """Keep the candidates (N, C, H, W) that have won and are closer than what is kept; tells which, bool (N,).
@@ -89,11 +91,22 @@ class Shortest:
         Their float64 distances (N,) may be passed if they are known.
         """
         if distances is None:
-            distances = distance(self._norm, self._images, candidates)
+            distances = distance(self.norm, self.images, candidates)
         closer = won & (distances < self.distances)
         self.distances = torch.where(closer, distances, self.distances)
         self.adversarial = torch.where(closer[:, None, None, None], candidates, self.adversarial)
         return closer
+
+    def select(self, rows: Tensor) -> "Shortest":
+        """What is kept for some of the images, int64 indices, to be worked on and put back by `merge`."""
+        part = Shortest(self.norm, self.images[rows])
+        part.adversarial, part.distances = self.adversarial[rows], self.distances[rows]
+        return part
+
+    def merge(self, rows: Tensor, part: "Shortest") -> None:
+        """Put back what `select` has handed out."""
+        self.adversarial = self.adversarial.index_copy(0, rows, part.adversarial)
+        self.distances = self.distances.index_copy(0, rows, part.distances)
 
 
 def distance(norm: Norm, images: Tensor, others: Tensor) -> Tensor:
@@ -110,9 +123,40 @@ def length(norm: Norm, changes: Tensor) -> Tensor:
     return lengths
 
 
-def verified(
-    objective: Objective, rule: Rule, norm: Norm, images: Tensor, labels: Tensor, adversarial: Tensor
-) -> Closest:
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (N, C, H, W) divided by their L2 norm, in float64 and then rounded; zero stays zero."""
+    return (vectors / length("L2", vectors).clamp_(min=1e-300)).to(vectors.dtype)
+
+
+def cosine(first: float, last: float, progress: float) -> float:
+    """The step size of a cosine schedule, from `first` at progress 0 to `last` at 1."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def farthest(norm: Norm, images: Tensor) -> Tensor:
+    """The norm of the largest change inside the box, `max(x, 1 - x)` for every pixel; float64 (N, 1, 1, 1)."""
+    return length(norm, torch.maximum(images, 1 - images))
+
+
+def check_number(attack: str, name: str, number: Any, *, least: float, most: float, open_ends: bool = True) -> None:
+    """Refuse all but finite numbers from `least` to `most`, these two excluded if the ends are open.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is out of range.
+    """
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{attack}: {name} must be a number, got {number!r} ({type(number).__name__})")
+    value = float(number)
+    inside = least < value < most if open_ends else least <= value <= most
+    if not (inside and abs(value) < torch.inf):
+        asked = f"above {least:g}" if open_ends else f"at least {least:g}"
+        if most < torch.inf:
+            asked += f" and below {most:g}" if open_ends else f" and at most {most:g}"
+        raise ValueError(f"{attack}: {name} must be {asked}, and finite, got {number}")
+
+
+def verified(objective: Objective, rule: Rule, shortest: Shortest, labels: Tensor) -> Closest:
     """The result of a minimum-norm attack, judged by one more forward pass without autocast.
 
     Close to the decision boundary the second verdict may differ from the first, by the rounding of another batch size
@@ -121,11 +165,13 @@ def verified(
     Args:
         objective: of this call.
         rule: who has won.
-        norm: how distances are measured.
-        images: clean, (N, C, H, W).
+        shortest: what was found.
         labels: int64 (N,).
-        adversarial: the closest that were found, the clean image where none was.
     """
+    images, adversarial = shortest.images, shortest.adversarial
+    if not len(images):
+        return Closest(adversarial=adversarial, distances=shortest.distances, norm=shortest.norm)
+    objective.focus(torch.arange(len(images), device=images.device))
     changed = (adversarial != images).flatten(1).any(dim=1)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         logits = objective.logits(adversarial, labels)
@@ -147,6 +193,6 @@ def verified(
     missing = torch.where(known, torch.inf, torch.nan).double()
     return Closest(
         adversarial=adversarial,
-        distances=torch.where(won, distance(norm, images, adversarial), missing),
-        norm=norm,
+        distances=torch.where(won, distance(shortest.norm, images, adversarial), missing),
+        norm=shortest.norm,
     )
