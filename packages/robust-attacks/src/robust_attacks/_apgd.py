@@ -78,9 +78,9 @@ class Climb:
         if jobs.threat.name == "Linf":
             noise = 2 * jobs.random.uniform(self._use, images.shape[1:], restart=restart, target=target) - 1
             noise = noise / noise.abs().amax(dim=_PIXELS, keepdim=True).clamp(min=1e-12)
-            state["lower"] = jobs.threat.project(images, torch.full_like(images, -1))
-            state["upper"] = jobs.threat.project(images, torch.full_like(images, 2))
-            points = jobs.threat.project(images, images + radius * noise.to(images.dtype))
+            project = jobs.threat.projector(images)
+            state["lower"], state["upper"] = (project(torch.full_like(images, value)) for value in (-1, 2))
+            points = project(images + radius * noise.to(images.dtype))
         else:
             noise = jobs.random.normal(self._use, images.shape[1:], restart=restart, target=target).to(images.dtype)
             state["origin"], state["radius"] = images.clone(), radius * _INWARDS

@@ -65,8 +65,8 @@ class Passes:
         def model(points: Tensor) -> Tensor:
             logits = self._model(points)
             self.forwards += len(points)
-            if isinstance(logits, Tensor) and logits.requires_grad:
-                logits.register_hook(self._count_backward)
+            if getattr(logits, "requires_grad", False):  # a wrong type is the attack's to refuse
+                logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
             return logits
 
         return model
@@ -78,16 +78,16 @@ class Passes:
         leaf = points.detach().requires_grad_()
         logits = self._forward(leaf)
         losses = loss(logits)
-        if not losses.requires_grad:
-            return logits, losses, torch.zeros_like(points)
-        gradient = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0]
-        self.backwards += len(points)
+        gradient = None
+        if losses.requires_grad:
+            gradient = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0]
+            self.backwards += len(points)
         return logits.detach(), losses.detach(), torch.zeros_like(points) if gradient is None else gradient
 
     def _forward(self, points: Tensor) -> Tensor:
-        version = points._version
+        writes: int = points._version
         logits = self._model(points)
-        if points._version != version:
+        if points._version > writes:
             raise ValueError("the model changes its input in place, as by images.sub_(mean): let it make a new tensor")
         check_logits(logits, points)
         self.forwards += len(points)

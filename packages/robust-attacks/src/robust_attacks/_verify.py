@@ -30,7 +30,7 @@ class Judge:
         """The points, moved inside where rounding had carried them out, and which of them win, bool (n,)."""
         outside = ~inside(threat, images, points)
         if bool(outside.any()):
-            repaired = threat.project(images, points.nan_to_num(nan=0.0))
+            repaired = threat.projector(images)(points.nan_to_num(nan=0.0))
             points = torch.where(outside[:, None, None, None], repaired, points)
         with exact_arithmetic():
             logits = self.passes.logits(points)

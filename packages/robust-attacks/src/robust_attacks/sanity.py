@@ -1,7 +1,8 @@
 """Signs that a robust accuracy may not mean what it seems to."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -57,9 +58,9 @@ def before(
     if bool(((logits >= -1e-5) & (logits <= 1 + 1e-5)).all()) and bool(((sums - 1).abs() <= 1e-5).all()):
         message = "the outputs look like probabilities: let the model return logits, or cross-entropy has no gradient"
         flags.append(Flag("probabilities", message, float(sums.mean())))
-    losses: dict[str, Loss] = {"cross-entropy": cross_entropy} | ({"DLR": dlr} if logits.shape[1] > 2 else {})
+    losses: Mapping[str, Loss] = {"cross-entropy": cross_entropy} | ({"DLR": dlr} if logits.shape[1] > 2 else {})
     for name, loss in losses.items():
-        batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        batches = zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True)
         flags += _flat(passes, ((some.to(device), theirs.to(device)) for some, theirs in batches), name, loss)
     return flags
 
@@ -99,13 +100,17 @@ def _randomised(outputs: Tensor) -> list[Flag]:
 def _flat(passes: Passes, batches: Iterable[tuple[Tensor, Tensor]], name: str, loss: Loss) -> list[Flag]:
     flat = count = 0
     for images, labels in batches:
-        gradient = passes.gradient(images, lambda logits, labels=labels: loss(logits, labels))[2]
+        gradient = passes.gradient(images, partial(_of_labels, loss, labels))[2]
         count += len(images)
         flat += 0 if gradient is None else int((gradient.flatten(1) == 0).all(dim=1).sum())
     if not flat:
         return []
     message = f"{flat} of {count} images have a {name} gradient of exactly zero: gradient attacks start blind there"
     return [Flag("zero-gradient", message, flat / count)]
+
+
+def _of_labels(loss: Loss, labels: Tensor, logits: Tensor) -> Tensor:
+    return loss(logits, labels)
 
 
 def _dynamic(model: Model, images: Tensor) -> list[Flag]:
