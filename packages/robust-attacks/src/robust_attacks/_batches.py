@@ -31,7 +31,7 @@ def source(given: Any, seed: int, batch_size: int) -> Callable[[int], Batches]:
         raise TypeError(f"batches must be a Dataset or an iterable of (images, labels), got {type(given).__name__}")
     if isinstance(given, tuple) and any(isinstance(part, Tensor) for part in given):
         raise TypeError("batches must be an iterable of (images, labels), got one pair: pass [(images, labels)]")
-    if iter(given) is given:
+    if isinstance(given, Iterator):  # not by iter(given), for which a DataLoader draws a random number
         raise ValueError(
             "the batches are gone through several times, got an iterator that ends after once: "
             "pass a list, a DataLoader or a Dataset"

@@ -100,7 +100,7 @@ class Universal:
     adversarial perturbations", CVPR 2017, arXiv:1610.08401. A step goes along the threat's steepest direction for the
     summed gradient of a batch (the sign for Linf, the normalised gradient for L2); then the perturbation alone is
     projected to the ball, and every image plus it is clipped to [0, 1]. Clipping the losses keeps images that are won
-    already from ruling the sum.
+    already from ruling the sum. To fool a model rather than to break it, give the classes that it predicts as labels.
 
     Unlike an attack on single images, the result depends on the batches and their order. It is a function of the seed,
     the model, the settings and the batches: give the same ones in the same order, or a Dataset, which is shuffled here.
