@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._passes import Passes
 from robust_attacks._pool import Jobs, State
 from robust_attacks.losses import Loss, succeeded
@@ -95,7 +96,7 @@ class Climb:
 
     def look(self, passes: Passes, state: State) -> Tensor:
         age, points = state["age"], state["points"]
-        over = points.device.type == "cpu" and bool((age == self.length - 1).all())
+        over = _host.can_look(age) and bool((age == self.length - 1).all())
         logits, losses, gradient = passes.gradient(
             points, lambda logits: self._aim.losses(logits, state), need_gradient=not over
         )
@@ -135,7 +136,7 @@ class Climb:
         if self._ends.device != update.device:
             self._ends = self._ends.to(update.device)
         period = self._ends[update.clamp(max=self.length - 1)]
-        if update.device.type == "cpu" and not bool(period.any()):
+        if _host.can_look(period) and not bool(period.any()):
             return
         ends = period > 0
         few = state["rises"] <= _LEAST_RISES * period

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._ledger import Ledger
 from robust_attacks._passes import Passes
 from robust_attacks._verify import Judge
@@ -152,7 +153,7 @@ class _Batch:
     def advance(self, passes: Passes) -> tuple[Tensor, Tensor]:
         """Look, several times where checks are dear: which jobs have won, bool (n,), and the points of their wins."""
         left = min(self._search.length - age for age in self.ages)
-        looks = 1 if self._given.device.type == "cpu" else min(_LOOKS_BETWEEN_CHECKS, left)
+        looks = 1 if _host.can_look(self.state["age"]) else min(_LOOKS_BETWEEN_CHECKS, left)
         won, points = self._look(passes), self.state["points"]
         if looks > 1:
             points = points.clone()
