@@ -1,10 +1,12 @@
 """The one place where attacks call a model and differentiate it."""
 
+import math
 import warnings
 
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._checks import Model, check_labels, check_logits, check_result
 from robust_attacks.losses import Loss, Targeted, succeeded
 from robust_attacks.threats import Threat
@@ -15,16 +17,22 @@ _PIXELS = (1, 2, 3)
 class Objective:
     """A model's loss as a function of images, for one call of an attack, and what is to be said at its end.
 
+    A model that randomises is differentiated `eot` times, and its gradient and logits are the means of these draws:
+    Athalye, Engstrom, Ilyas, Kwok, "Synthesizing robust adversarial examples", ICML 2018, arXiv:1707.07397. Every draw
+    is a pass of its own, so the memory is that of one.
+
     Args:
         model: images to logits.
         loss: what the attacker increases.
         images: all images of the call, (N, C, H, W).
+        eot: draws per gradient and per judgement, >= 1.
     """
 
-    def __init__(self, model: Model, loss: Loss, images: Tensor) -> None:
+    def __init__(self, model: Model, loss: Loss, images: Tensor, eot: int = 1) -> None:
         self._model = model
         self._loss = loss
         self._images = images
+        self._eot = eot
         self._first = True
         self._flat = False
         self._settled: Tensor | None = None
@@ -46,19 +54,36 @@ class Objective:
         return torch.zeros_like(self._broken) if self._settled is None else self._settled
 
     def logits(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, K) of the images, checked. The first call checks the range of the labels as well.
+        """Logits (N, K) of the images, checked; the mean of all draws. The first call also checks the labels' range.
 
         With a targeted loss the first call must be about the clean images.
         """
+        logits = self._forward(images, labels)
+        for _ in range(self._eot - 1):
+            logits = _widened(logits) + _widened(self._forward(images, labels))
+        if self._eot > 1:
+            logits = logits / self._eot
+        self._judge(logits.detach(), labels)
+        return logits
+
+    def _forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The logits of one draw."""
+        version = images._version
         logits = self._model(images)
         check_logits(logits, images)
+        if images._version != version:
+            raise ValueError("the model changes its input in place, as by images.sub_(mean): let it make a new tensor")
         if self._first:
             check_labels(labels, images, classes=logits.shape[1])
-            if isinstance(self._loss, Targeted):
-                self._settled = succeeded(self._loss, logits.detach(), labels)
-            self._first = False
-        self._broken[self._rows] |= ~logits.detach().isfinite().all(dim=1)
         return logits
+
+    def _judge(self, logits: Tensor, labels: Tensor) -> None:
+        """Note what is to be known of logits, without a graph: who has arrived already, and what is not finite."""
+        if self._first and isinstance(self._loss, Targeted):
+            self._settled = succeeded(self._loss, logits, labels)
+        self._first = False
+        if not _surely_finite(logits):
+            self._broken[self._rows] |= ~logits.isfinite().all(dim=1)
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (N,) of logits.
@@ -77,19 +102,31 @@ class Objective:
     def gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the summed losses with respect to the images (N, C, H, W), and the logits (N, K).
 
-        One forward and one backward pass. The sum, unlike the mean, keeps images independent of the batch size.
-        NaN counts as zero, so that an image with broken gradients stays where it is; `finish` speaks of it.
+        One forward and one backward pass per draw. The sum, unlike the mean, keeps images independent of the batch
+        size. NaN counts as zero, so that an image with broken gradients stays where it is; `finish` speaks of it.
         """
+        gradient, logits = self._differentiate(images, labels)
+        for _ in range(self._eot - 1):
+            more, drawn = self._differentiate(images, labels)
+            gradient, logits = gradient + more, _widened(logits) + _widened(drawn)
+        if self._eot > 1:
+            gradient, logits = gradient / self._eot, logits / self._eot
+        self._judge(logits, labels)
+        if _surely_finite(gradient):
+            return gradient, logits
+        self._broken[self._rows] |= ~gradient.abs().amax(dim=_PIXELS).isfinite()
+        return gradient.nan_to_num(nan=0.0), logits  # a new tensor: autograd may hand out expanded ones
+
+    def _differentiate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of one draw, and its logits without a graph."""
         leaf = images.detach().requires_grad_()
-        logits = self.logits(leaf, labels)
+        logits = self._forward(leaf, labels)
         total = self.losses(logits, labels).sum()
         gradient = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
         if gradient is None:
             self._flat = True
-            return torch.zeros_like(images), logits.detach()
-        largest = gradient.abs().amax(dim=_PIXELS)
-        self._broken[self._rows] |= ~largest.isfinite()
-        return gradient.nan_to_num_(nan=0.0), logits.detach()
+            gradient = torch.zeros_like(images)
+        return gradient, logits.detach()
 
     def finish(self, threat: Threat, adversarial: Tensor) -> Tensor:
         """The result of the call, checked; images that were predicted as their targets from the first are the given.
@@ -114,3 +151,12 @@ class Objective:
                 stacklevel=3,
             )
         return check_result(threat, self._images, adversarial)
+
+
+def _surely_finite(numbers: Tensor) -> bool:
+    """Whether the host can tell by one look that all numbers are finite; the sum of finite numbers may overflow."""
+    return _host.can_look(numbers) and math.isfinite(float(numbers.sum()))
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

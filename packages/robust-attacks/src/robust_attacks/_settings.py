@@ -1,12 +1,12 @@
 """The settings of an attack, checked once when it is made; messages know the usual mistakes."""
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from robust_attacks.losses import targeted
-from robust_attacks.threats import Threat
+from robust_attacks.threats import Linf, Threat
 
 
 def check_threat(attack: str, threat: Any) -> None:
@@ -19,6 +19,16 @@ def check_threat(attack: str, threat: Any) -> None:
         raise TypeError(
             f"{attack}: threat must say norm and radius, as {attack}(threat=Linf(eps=8/255)), got {_shown(threat)}"
         )
+
+
+def check_linf(attack: str, threat: Any) -> None:
+    """Refuse what is not `Linf`.
+
+    Raises:
+        TypeError: if it is another threat, or none.
+    """
+    if not isinstance(threat, Linf):
+        raise TypeError(f"{attack}: threat must be Linf, as {attack}(threat=Linf(eps=8/255)), got {_shown(threat)}")
 
 
 def check_loss(attack: str, loss: Any) -> None:
@@ -48,6 +58,20 @@ def check_step_size(attack: str, step_size: Any, default: str) -> None:
         raise TypeError(f"{attack}: step_size must be a number, or None for {default}, got {_shown(step_size)}")
     if not 0 < float(step_size) <= torch.finfo(torch.float32).max:
         raise ValueError(f"{attack}: step_size must be positive and finite, or None for {default}, got {step_size}")
+
+
+def check_number(attack: str, name: str, number: Any, kind: Literal["positive", "zero or positive"]) -> None:
+    """Refuse all but finite numbers that are positive, or not negative.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is out of range.
+    """
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{attack}: {name} must be a number, got {_shown(number)}")
+    value = float(number)
+    if not (0 <= value <= torch.finfo(torch.float32).max) or (value == 0 and kind == "positive"):
+        raise ValueError(f"{attack}: {name} must be {kind} and finite, got {number}")
 
 
 def check_count(attack: str, name: str, count: Any, most: int | None = None) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_loss, check_step_size, check_threat
+from robust_attacks._settings import check_count, check_loss, check_step_size, check_threat
 from robust_attacks.losses import Loss, cross_entropy
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
@@ -31,6 +31,8 @@ class FGSM:
             random start.
         random_start: start from a uniform point of the threat rather than from the image.
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
+        eot: for models that randomise, over how many draws gradients and logits are averaged, >= 1; every pass is made
+            that many times.
 
     Examples:
         >>> from robust_attacks import FGSM, Linf
@@ -43,11 +45,13 @@ class FGSM:
     step_size: float | None = None
     random_start: bool = False
     loss: Loss = cross_entropy
+    eot: int = 1
 
     def __post_init__(self) -> None:
         check_threat("FGSM", self.threat)
         check_loss("FGSM", self.loss)
         check_step_size("FGSM", self.step_size, default="eps")
+        check_count("FGSM", "eot", self.eot)
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom | None = None) -> Tensor:
         """Perturb images and hand back new ones; nothing that is given changes.
@@ -70,7 +74,7 @@ class FGSM:
             return images.detach().clone()
         with pristine(model, images, random.seed) as model:
             images, labels = images.detach().clone(), labels.clone()
-            objective = Objective(model, self.loss, images)
+            objective = Objective(model, self.loss, images, self.eot)
             project, start = self.threat.projector(images), images
             if self.random_start:
                 objective.settle(labels)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
@@ -12,6 +13,8 @@ from robust_attacks._settings import check_count, check_loss, check_step_size, c
 from robust_attacks.losses import Loss, cross_entropy, succeeded
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
+
+_IDLE = 0.25  # once more than this share of a batch has won, the rest goes on without it: fewer would not pay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +28,11 @@ class PGD:
     Without restarts the last iterate is returned, and an image costs exactly `steps` forward and backward passes. With
     restarts the first misclassified iterate of an image is kept, one more forward pass per run judges the last
     iterates, and only images that are not broken yet start again, with new noise; an image that is never broken comes
-    back as the last iterate of largest loss. Images that are predicted as their targets already come back unchanged
-    from a `targeted` loss; with `random_start` that costs one forward pass more per call.
+    back as the last iterate of largest loss. On the CPU, images that are broken in the middle of a run leave the batch
+    once they are a quarter of it; elsewhere they stay to the end of the run, and the result is the same.
+
+    Images that are predicted as their targets already come back unchanged from a `targeted` loss; with `random_start`
+    that costs one forward pass more per call. With `eot` every pass is made that many times.
 
     Args:
         threat: what the attacker may change, e.g. `Linf(eps=8 / 255)`.
@@ -37,6 +43,7 @@ class PGD:
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
         coordinates: for L1, how many pixels a step moves at most; None means `max(1, d // 100)`. Only 1 reaches
             the worst case of a linear model, since equal steps stay equal under the projection.
+        eot: for models that randomise, over how many draws gradients and logits are averaged, >= 1.
 
     Examples:
         >>> from robust_attacks import PGD, ImageRandom, Linf
@@ -53,12 +60,14 @@ class PGD:
     restarts: int = 1
     loss: Loss = cross_entropy
     coordinates: int | None = None
+    eot: int = 1
 
     def __post_init__(self) -> None:
         check_threat("PGD", self.threat)
         check_count("PGD", "steps", self.steps)
         check_step_size("PGD", self.step_size, default="2.5 * eps / steps")
         check_count("PGD", "restarts", self.restarts, most=256)
+        check_count("PGD", "eot", self.eot)
         check_loss("PGD", self.loss)
         if self.coordinates is not None:
             check_count("PGD", "coordinates", self.coordinates)
@@ -86,71 +95,81 @@ class PGD:
             return images.detach().clone()
         with pristine(model, images, random.seed) as model:
             images, labels = images.detach().clone(), labels.clone()
-            objective = Objective(model, self.loss, images)
+            objective = Objective(model, self.loss, images, self.eot)
             settled = objective.settle(labels) if self.random_start else None
-            if self.restarts == 1 or settled is None:
-                adversarial = self._climb(self.threat, objective, images, labels, random)
+            if self.restarts > 1 and settled is not None:
+                adversarial = self._best_of_restarts(objective, images, labels, random, settled)
             else:
-                left = (~settled).nonzero()[:, 0]
-                adversarial = self._best_of_restarts(objective, images, labels, random, left)
+                run = _Run(self, self.threat, images, labels, random)
+                for _ in range(self.steps):
+                    gradient, _ = objective.gradient(run.iterate, labels)
+                    run.climb(gradient)
+                adversarial = run.iterate
             return objective.finish(self.threat, adversarial)
 
-    def _climb(
-        self,
-        threat: Threat,
-        objective: Objective,
-        images: Tensor,
-        labels: Tensor,
-        random: ImageRandom,
-        restart: int = 0,
-        finds: "_Finds | None" = None,
-    ) -> Tensor:
-        """One run from one start: the last iterate. Misclassified iterates on the way are shown to `finds`."""
-        project = threat.projector(images)
-        length = self.step_size if self.step_size is not None else threat.radii(images) * (2.5 / self.steps)
-        step = torch.as_tensor(length, dtype=images.dtype, device=images.device)
-        coordinates = self.coordinates or max(1, images[0].numel() // 100)
-        iterate = threat.sample(images, random, use="pgd/start", restart=restart) if self.random_start else images
-        for _ in range(self.steps):
-            gradient, logits = objective.gradient(iterate, labels)
-            if finds is not None:
-                finds.show(iterate, succeeded(self.loss, logits, labels))
-            iterate = project(threat.direction(gradient, iterate, coordinates).mul_(step).add_(iterate))
-        return iterate
-
     def _best_of_restarts(
-        self, objective: Objective, images: Tensor, labels: Tensor, random: ImageRandom, left: Tensor
+        self, objective: Objective, images: Tensor, labels: Tensor, random: ImageRandom, settled: Tensor
     ) -> Tensor:
-        """The best of several runs for the images with the indices `left`; the others come back as they are."""
-        result = images.clone()
-        highest = torch.full((len(images),), -torch.inf, device=images.device)
+        """The best of several runs; images that are `settled` before the first come back as they are."""
+        result, won = images.clone(), settled.clone()
+        highest = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
         for restart in range(self.restarts):
-            if not len(left):
-                break
-            objective.focus(left)
-            some, their_labels = images[left], labels[left]
-            finds = _Finds(some)
-            last = self._climb(self.threat.select(left), objective, some, their_labels, random[left], restart, finds)
-            with torch.no_grad():
-                logits = objective.logits(last, their_labels)
-                losses = objective.losses(logits, their_labels)
-            finds.show(last, succeeded(self.loss, logits, their_labels))
-            higher = losses > highest[left]
-            highest[left] = torch.where(higher, losses.to(highest.dtype), highest[left])
-            last = torch.where(higher[:, None, None, None], last, result[left])
-            result[left] = torch.where(finds.found[:, None, None, None], finds.images, last)
-            left = left[~finds.found]
+            rows = (~won).nonzero()[:, 0]
+            run = _Run(self, self.threat.select(rows), images[rows], labels[rows], random[rows], restart)
+            for step in range(self.steps + 1):
+                if not len(rows):
+                    break
+                objective.focus(rows)
+                if step < self.steps:
+                    gradient, logits = objective.gradient(run.iterate, run.labels)
+                    wins = succeeded(self.loss, logits, run.labels)
+                    taken = wins & ~won[rows]
+                else:
+                    with torch.no_grad():
+                        logits = objective.logits(run.iterate, run.labels)
+                        losses = objective.losses(logits, run.labels).double()
+                    wins = succeeded(self.loss, logits, run.labels)
+                    taken = ~won[rows] & (wins | (losses > highest[rows]))
+                    highest[rows] = torch.where(taken, losses, highest[rows])
+                if not _host.can_look(taken) or bool(taken.any()):
+                    result[rows] = torch.where(taken[:, None, None, None], run.iterate, result[rows])
+                    won[rows] |= wins
+                if step < self.steps:
+                    run.climb(gradient)
+                    if _host.can_look(won):
+                        left = (~won[rows]).nonzero()[:, 0]
+                        if len(rows) - len(left) > _IDLE * len(rows):
+                            run.narrow(left)
+                            rows = rows[left]
         return result
 
 
-class _Finds:
-    """The first misclassified iterate of each image."""
+class _Run:
+    """One run of some images: where they are, and how they move on."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-        self.found = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    def __init__(
+        self, attack: PGD, threat: Threat, images: Tensor, labels: Tensor, random: ImageRandom, restart: int = 0
+    ) -> None:
+        self.labels = labels
+        self.iterate = (
+            threat.sample(images, random, use="pgd/start", restart=restart) if attack.random_start else images
+        )
+        self._attack = attack
+        self._coordinates = attack.coordinates or max(1, images.shape[1:].numel() // 100)
+        self._enter(threat, images)
 
-    def show(self, iterate: Tensor, success: Tensor) -> None:
-        new = success & ~self.found
-        self.images = torch.where(new[:, None, None, None], iterate, self.images)
-        self.found |= new
+    def _enter(self, threat: Threat, images: Tensor) -> None:
+        self._threat, self._images, self._project = threat, images, threat.projector(images)
+        given = self._attack.step_size
+        length = given if given is not None else threat.radii(images) * (2.5 / self._attack.steps)
+        self._step = torch.as_tensor(length, dtype=images.dtype, device=images.device)
+
+    def climb(self, gradient: Tensor) -> None:
+        """One step along the gradient (N, C, H, W), projected."""
+        direction = self._threat.direction(gradient, self.iterate, self._coordinates)
+        self.iterate = self._project(direction.mul_(self._step).add_(self.iterate))
+
+    def narrow(self, index: Tensor) -> None:
+        """Go on with some of the images, int64 indices; each as it would have gone on."""
+        self.labels, self.iterate = self.labels[index], self.iterate[index]
+        self._enter(self._threat.select(index), self._images[index])

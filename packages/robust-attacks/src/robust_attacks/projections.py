@@ -1,17 +1,24 @@
 """Exact projections onto the intersection of a ball and the box [0, 1]^d, without sorting.
 
 The nearest point of the intersection has a single unknown per image, the root of a piecewise linear function of one
-variable. All images of a batch take their Newton steps together, in float64.
+variable. All images of a batch take their steps together, in float64 here. On the CPU, float32 candidates near
+their balls are left to `_single`; the results agree within the rounding of pixels.
+
+On the CPU a search ends when all images are done, and candidates that are not finite are refused. On other devices the
+host never waits: a fixed number of masked passes is made, and an image whose candidate is not finite comes back as it
+is. Every result is measured in float64 before it is handed back, so it is inside whatever the search has found.
 """
 
 import torch
 from torch import Tensor
 
-_PIXELS = (1, 2, 3)
-_SLACK = 1e-12  # relative room that the rounding of float64 sums may take
+from robust_attacks import _host, _single
+from robust_attacks._landing import PIXELS, SLACK, aim, length, move
+
 _FAR = 1e150  # offsets beyond are scaled down to it, since their squares would leave float64
 _MOST_NEWTON_STEPS = 200  # far more than ever seen; each is inside the ball
 _MOST_BISECTIONS = 4096  # float64 has room for about 2100 halvings
+_FIXED_PASSES = {torch.float32: 32, torch.float64: 64}  # where the host does not look: enough, see the searches
 
 
 def project_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
@@ -30,34 +37,59 @@ def project_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
 
     Raises:
-        ValueError: if candidates are not finite.
+        ValueError: if candidates are not finite; only on the CPU, see above.
     """
-    clipped, length, farthest, some, far = _clip(images, origin, candidates, radius, 2)
-    if not some:
+    if _single.applies(images, candidates):
+        found, far = _single.project(images, origin, candidates, radius, 2)
+        return found if far is None else torch.where(far, _nearest_l2(images, origin, candidates, radius), found)
+    return _nearest_l2(images, origin, candidates, radius)
+
+
+def _nearest_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
+    candidates, clipped, lengths, farthest = _clip(images, origin, candidates, radius, 2)
+    if farthest is None:
         return clipped
-    outside = length > radius
+    outside = lengths > radius
     offsets = candidates - origin
     rooms = _rooms(offsets, origin).square_()
     scale = (farthest / _FAR).clamp_(min=1)  # of offsets and, in return, of the root of q
-    squares = (offsets.div_(scale) if far else offsets).square()
-    aim = _aim(images, radius)
-    wanted = aim.square()
+    squares = offsets.div_(scale).square()
+    goal = aim(images, radius, 2)
+    wanted = goal**2
     # The clipped candidate, shrunk onto the sphere, is where to start: past the root (the box cuts the shrunk candidate
-    # less), but near. Newton's step from there lands at or before the root, since the tangent lies above G.
-    factor = torch.where(outside, aim / length * scale, 1.0).clamp_(max=1e150).square_()
+    # less), but near. Newton's step from there lands at or before the root, since the tangent lies above G; so does
+    # the candidate that is shrunk onto the sphere first and clipped then.
+    factor = torch.where(outside, goal / lengths * scale, 1.0).clamp_(max=1e150).square_()
     fixed, slope = _piece(squares, rooms, factor)
-    factor = torch.where(outside, (wanted - fixed) / slope, factor).clamp_(min=0)
-    done = ~outside
-    for _ in range(_MOST_NEWTON_STEPS):
+    radial = wanted / squares.sum(dim=PIXELS, keepdim=True).clamp_(min=1e-300)
+    factor = torch.where(outside, torch.maximum((wanted - fixed) / slope, radial), factor)
+    passes = _MOST_NEWTON_STEPS if _host.can_look(images) else _FIXED_PASSES[images.dtype]
+    factor = _newton(squares, rooms, factor, wanted, ~outside, passes)
+    return torch.where(outside, move(images, origin, offsets.mul_(factor.sqrt()), radius, 2), clipped)
+
+
+def _newton(
+    squares: Tensor, rooms: Tensor, factor: Tensor, wanted: Tensor | float, done: Tensor, passes: int
+) -> Tensor:
+    """The root of `G(q) = wanted`, from `factor` at or before it; all but the offsets are (N, 1, 1, 1).
+
+    With every step, the gap that is left times the slope of G falls at least to a quarter: a tangent of a concave
+    function loses of the gap what the slope keeps. The gap is at most the slope times the way to the root, so, from
+    the start of `_nearest_l2`, k steps leave less than 2^-k of `wanted`, times the length of the candidate's offset
+    over that of the clipped candidate's. 32 steps are enough for float32, and 64 for float64, if these lengths are
+    within a factor of 256; six are usual.
+    """
+    slope = torch.full_like(factor, -1.0)
+    for _ in range(passes):
         before = slope
         fixed, slope = _piece(squares, rooms, factor)
-        # From here on the factor only rises and the set of entries below their room only shrinks: the same slope
-        # is the same set, and the same set means that the last step has ended at the root.
-        done |= slope == before
-        if bool(done.all()):
+        # The factor only rises and the set of entries below their room only shrinks: the same slope is the same set,
+        # and the same set means that the last step has ended at the root.
+        done = done | (slope == before)
+        if _host.can_look(factor) and bool(done.all()):
             break
         factor = torch.where(done, factor, torch.maximum(factor, (wanted - fixed) / slope))
-    return torch.where(outside, _move(images, origin, offsets.mul_(factor.sqrt()), radius, 2), clipped)
+    return factor
 
 
 def _piece(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,8 +99,8 @@ def _piece(squares: Tensor, rooms: Tensor, factor: Tensor) -> tuple[Tensor, Tens
     the ball is tiny and the candidate far away.
     """
     scaled = squares * factor
-    fixed = torch.ge(scaled, rooms, out=torch.empty_like(scaled)).mul_(rooms).sum(dim=_PIXELS, keepdim=True)
-    slope = scaled.lt_(rooms).mul_(squares).sum(dim=_PIXELS, keepdim=True)
+    fixed = torch.ge(scaled, rooms, out=torch.empty_like(scaled)).mul_(rooms).sum(dim=PIXELS, keepdim=True)
+    slope = scaled.lt_(rooms).mul_(squares).sum(dim=PIXELS, keepdim=True)
     return fixed, slope.clamp_(min=1e-300)
 
 
@@ -90,81 +122,88 @@ def project_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tenso
         radius: in pixel units, a number or float64 (N, 1, 1, 1).
 
     Raises:
-        ValueError: if candidates are not finite.
+        ValueError: if candidates are not finite; only on the CPU, see above.
     """
-    clipped, length, farthest, some, _ = _clip(images, origin, candidates, radius, 1)
-    if not some:
+    if _single.applies(images, candidates):
+        found, far = _single.project(images, origin, candidates, radius, 1)
+        return found if far is None else torch.where(far, _nearest_l1(images, origin, candidates, radius), found)
+    return _nearest_l1(images, origin, candidates, radius)
+
+
+def _nearest_l1(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float) -> Tensor:
+    candidates, clipped, lengths, farthest = _clip(images, origin, candidates, radius, 1)
+    if farthest is None:
         return clipped
-    outside = length > radius
+    outside = lengths > radius
     offsets = candidates - origin
     sizes, rooms = offsets.abs(), _rooms(offsets, origin)
-    wanted = _aim(images, radius)
     high = (2 * farthest).clamp_(max=torch.finfo(torch.float64).max)
+    wanted = aim(images, radius, 1)
+    if _host.can_look(images):
+        cut = _bracketed(sizes, rooms, high, wanted, ~outside)
+    else:
+        cut = _bisected(sizes, rooms, high, wanted, _FIXED_PASSES[images.dtype])
+    moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).mul_(offsets.sign_())
+    return torch.where(outside, move(images, origin, moves, radius, 1), clipped)
+
+
+def _bracketed(sizes: Tensor, rooms: Tensor, high: Tensor, wanted: Tensor | float, done: Tensor) -> Tensor:
+    """The root of `h(t) = wanted` in [0, high] by Newton's steps inside a bracket, until all images are done."""
     low = torch.zeros_like(high)
     cut = low
-    done = ~outside
     for _ in range(_MOST_BISECTIONS):
         if bool(done.all()):
             break
         left = (sizes - cut).clamp_(min=0)
-        excess = torch.minimum(left, rooms).sum(dim=_PIXELS, keepdim=True) - wanted
-        slope = torch.le(left, rooms, out=torch.empty_like(left)).mul_(left.sign_()).sum(dim=_PIXELS, keepdim=True)
+        excess = torch.minimum(left, rooms).sum(dim=PIXELS, keepdim=True) - wanted
+        slope = torch.le(left, rooms, out=torch.empty_like(left)).mul_(left.sign_()).sum(dim=PIXELS, keepdim=True)
         low = torch.where(excess > 0, torch.maximum(low, cut), low)
         high = torch.where(excess > 0, high, torch.minimum(high, cut))
         step = cut + excess / slope
         middle = low + (high - low) / 2
         step = torch.where((step > low) & (step < high), step, middle)
         # Either the equation holds, or the bracket is down to neighbouring numbers: then its feasible end is taken.
-        solved = excess.abs() <= _SLACK * wanted
+        solved = excess.abs() <= SLACK * wanted
         narrow = ~((middle > low) & (middle < high))
         cut = torch.where(done | solved, cut, torch.where(narrow, high, step))
-        done |= solved | narrow
-    cut = torch.where(done, cut, high)
-    moves = torch.minimum((sizes - cut).clamp_(min=0), rooms).mul_(offsets.sign_())
-    return torch.where(outside, _move(images, origin, moves, radius, 1), clipped)
+        done = done | solved | narrow
+    return torch.where(done, cut, high)
+
+
+def _bisected(sizes: Tensor, rooms: Tensor, high: Tensor, wanted: Tensor | float, passes: int) -> Tensor:
+    """The same root without a look, from above: to 2^-passes of `high`, so no pixel is farther than that from exact."""
+    low = torch.zeros_like(high)
+    for _ in range(passes):
+        middle = low + (high - low) / 2
+        beyond = torch.minimum((sizes - middle).clamp_(min=0), rooms).sum(dim=PIXELS, keepdim=True) > wanted
+        low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
+    return high
 
 
 def _clip(
     images: Tensor, origin: Tensor, candidates: Tensor, radius: Tensor | float, order: int
-) -> tuple[Tensor, Tensor, Tensor, bool, bool]:
-    """The candidates clipped to the box, how far from their images they then are, a bound of their offsets before, ...
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The candidates, those clipped to the box, how far from their images these are, and a bound of all offsets.
 
-    ... both float64 (N, 1, 1, 1); whether any of them leaves its ball (a clipped candidate inside is the answer, since
-    its offset is sign(v) min(|v|, room)); and whether any candidate is too far away to be squared.
+    The last two are float64 (N, 1, 1, 1). A clipped candidate inside is the answer, since its offset is
+    sign(v) min(|v|, room); None for the bound says that this holds for all. A device's candidates that are not
+    finite are replaced by their images.
     """
+    farthest = candidates.abs().amax(dim=PIXELS, keepdim=True).double()  # vector_norm(inf) is ten times slower
+    if not _host.can_look(images):
+        finite = farthest < torch.inf
+        candidates = torch.where(finite, candidates, images)
+        farthest = torch.where(finite, farthest, 0.0)
     clipped = candidates.clamp(0, 1).to(images.dtype)
-    length = _length(clipped - origin, order)
-    farthest = candidates.abs().amax(dim=_PIXELS, keepdim=True).double() + 1  # vector_norm(inf) is ten times slower
-    # One question to the device for both: whether they are finite, and whether there is anything to do.
-    most, some = torch.stack((farthest.max(), (length > radius).any())).tolist()
-    if not most < torch.inf:
-        raise ValueError("candidates must be finite, got NaN or infinite pixels: look at the step that led to them")
-    return clipped, length, farthest, bool(some), most > _FAR
-
-
-def _length(offsets: Tensor, order: int) -> Tensor:
-    """The L1 or L2 length of float64 offsets, (N, 1, 1, 1); overwrites them."""
-    if order == 1:
-        return offsets.abs_().sum(dim=_PIXELS, keepdim=True)
-    return offsets.square_().sum(dim=_PIXELS, keepdim=True).sqrt_()
+    lengths = length(clipped - origin, order)
+    if _host.can_look(images):
+        if not bool((farthest < torch.inf).all()):
+            raise ValueError("candidates must be finite, got NaN or infinite pixels: look at the step that led to them")
+        if not bool((lengths > radius).any()):
+            return candidates, clipped, lengths, None
+    return candidates, clipped, lengths, farthest + 1
 
 
 def _rooms(offsets: Tensor, origin: Tensor) -> Tensor:
     """How far each pixel can go in the direction of its offset before it meets the box: 1 - x upwards, else x."""
     return torch.gt(offsets, 0, out=torch.empty_like(offsets)).sub_(origin).abs_()
-
-
-def _aim(images: Tensor, radius: Tensor | float) -> Tensor:
-    """A radius so little smaller that pixels rounded to the nearest number rarely lie outside the ball."""
-    radius = torch.as_tensor(radius, dtype=torch.float64, device=images.device)
-    return radius * (1 - _SLACK) - (1e-7 * radius).clamp(max=torch.finfo(images.dtype).eps)
-
-
-def _move(images: Tensor, origin: Tensor, moves: Tensor, radius: Tensor | float, order: int) -> Tensor:
-    """The images moved by float64 `moves` and clipped; where rounding leaves the ball, pixels are rounded inwards."""
-    moved = (origin + moves).clamp_(0, 1).to(images.dtype)
-    outside = _length(moved - origin, order) > radius
-    if not bool(outside.any()):
-        return moved
-    too_far = outside & ((moved - origin).abs_() > moves.abs())
-    return torch.where(too_far, torch.nextafter(moved, images), moved)

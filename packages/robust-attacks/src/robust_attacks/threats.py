@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._ball import Ball, Projector
 from robust_attacks.projections import project_l1, project_l2
 from robust_attacks.random import ImageRandom
@@ -84,8 +85,9 @@ class Linf(Ball):
     def projector(self, images: Tensor) -> Projector:
         """Candidates clamped to [x - eps, x + eps] and [0, 1]; the two bounds of every pixel are computed once."""
         radii = self.radii(images)
-        lower = _rounded_towards(images, images.double() - radii, radii).clamp_(min=0)
-        upper = _rounded_towards(images, images.double() + radii, radii).clamp_(max=1)
+        origin = images.double()
+        lower = _bound(origin, images.dtype, -radii, radii)
+        upper = _bound(origin, images.dtype, radii, radii)
         return lambda candidates: candidates.clamp(lower, upper).to(images.dtype)
 
     def sample(self, images: Tensor, random: ImageRandom, *, use: str = "start", restart: int = 0) -> Tensor:
@@ -93,8 +95,13 @@ class Linf(Ball):
 
         Draws: U by the flat pixel index of `use`.
         """
-        uniform = random.uniform(use, images.shape[1:], restart=restart).double()
-        return self.project(images, images + self.radii(images) * (2 * uniform - 1))
+        radii, origin = self.radii(images), images.double()
+        drawn = random.uniform(use, images.shape[1:], restart=restart).double()
+        points = drawn.mul_(2).sub_(1).mul_(radii).add_(origin).clamp_(0, 1).to(images.dtype)
+        beyond = self.distance(images, points)[:, None, None, None] > radii  # by rounding
+        if _host.can_look(images) and not bool(beyond.any()):
+            return points
+        return self.project(images, points)
 
     def direction(self, gradient: Tensor, images: Tensor, coordinates: int = 1) -> Tensor:  # noqa: ARG002
         """The sign of the gradient, with sign(0) = 0."""
@@ -140,7 +147,10 @@ class L2(Ball):
 
     def direction(self, gradient: Tensor, images: Tensor, coordinates: int = 1) -> Tensor:  # noqa: ARG002
         """The gradient divided by its length; zero where the gradient is zero."""
-        return (gradient / _length(gradient)).to(gradient.dtype)
+        # In two strokes that stay in the gradient's own precision: one over a tiny or a huge length would leave it.
+        least = 1e-60 if gradient.dtype == torch.float32 else 1e-300  # what is not zero is longer
+        stroke = _norm(gradient, 2).clamp_(min=least).rsqrt_().to(gradient.dtype)
+        return gradient.mul(stroke).mul_(stroke)
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """The Euclidean length of the change, float64 (N,)."""
@@ -215,8 +225,12 @@ def _length(vectors: Tensor) -> Tensor:
     return _norm(vectors, 2).clamp_(min=1e-300)
 
 
-def _rounded_towards(images: Tensor, bounds: Tensor, radii: Tensor | float) -> Tensor:
-    """Float64 bounds in the images' dtype, stepped one number towards the image where rounding put them beyond eps."""
-    rounded = bounds.to(images.dtype)
-    beyond = (rounded.double() - images).abs_() > radii
-    return torch.where(beyond, torch.nextafter(rounded, images), rounded)
+def _bound(origin: Tensor, dtype: torch.dtype, step: Tensor | float, radii: Tensor | float) -> Tensor:
+    """`origin + step` for a step of plus or minus the radii, cut to the box, as the last number of `dtype` inside."""
+    rounded = (origin + step).clamp_(0, 1).to(dtype)
+    excess = (rounded - origin).abs_()
+    beyond = torch.gt(excess, radii, out=excess)
+    # The bits of floats that are not negative, read as integers, are in the order of the floats.
+    bits = rounded.view(torch.int32 if dtype == torch.float32 else torch.int64)
+    bits.add_(beyond.copysign_(torch.as_tensor(-step, dtype=torch.float64, device=origin.device)).to(bits.dtype))
+    return rounded
