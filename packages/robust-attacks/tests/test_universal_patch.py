@@ -88,7 +88,9 @@ def test_it_fools_a_trained_network_better_than_noise():
     for _ in range(80):
         images, labels = stripes(64)
         loss = functional.cross_entropy(model(images), labels)
-        for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+        for parameter, gradient in zip(
+            model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True
+        ):
             parameter.data -= 0.5 * gradient
     images, labels = stripes(200)
     assert float((model(images).argmax(dim=1) == labels).double().mean()) > 0.97
