@@ -329,3 +329,13 @@ def test_on_a_real_network_it_fools_more_than_noise_and_images_it_has_not_seen()
     rates = [one.fooling_rate_on(model, [(images[100:], labels[100:])]) for one in (found, noise)]
     assert found.fooling_rate > 0.25
     assert rates[0] > max(0.25, 2.5 * rates[1])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batches_can_be_moved_to_the_device_of_the_model(device, linear):
+    model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))).to(device)
+    data = TensorDataset(batch()[0], torch.ones(12, dtype=torch.int64))
+    found = Universal(threat=Linf(eps=0.2), ceiling=None).fit(model, data, device=device)
+    assert found.delta.device.type == device
+    torch.testing.assert_close(found.delta.double(), -0.2 * model.weight.detach().sign(), rtol=1e-5, atol=0)
+    assert found.apply(batch()[0]).device.type == "cpu"
