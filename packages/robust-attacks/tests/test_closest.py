@@ -2,7 +2,7 @@ import pytest
 import torch
 from robust_attacks import margin, succeeded
 from robust_attacks._gradient import Objective
-from robust_attacks.closest import Closest, Shortest, check_number, cosine, distance, farthest, length, unit, verified
+from robust_attacks.closest import Closest, Shortest, cosine, distance, farthest, length, unit, verified
 from torch import nn
 
 
@@ -164,20 +164,3 @@ def test_unit_vectors_at_all_scales():
     assert found.dtype == torch.float32
     expected = torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.5**0.5, 0.5**0.5], [0.0, 0.0]])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("number", "limits", "error", "message"),
-    [
-        ("1", {"least": 0, "most": 1}, TypeError, r"A: gamma must be a number, got '1' \(str\)"),
-        (True, {"least": 0, "most": 1}, TypeError, "A: gamma must be a number, got True"),
-        (0, {"least": 0, "most": 1}, ValueError, "A: gamma must be above 0 and below 1, and finite, got 0"),
-        (float("nan"), {"least": 0, "most": 1}, ValueError, "above 0 and below 1, and finite, got nan"),
-        (torch.inf, {"least": 0, "most": torch.inf}, ValueError, "must be above 0, and finite, got inf"),
-        (-0.5, {"least": 0, "most": 1, "open_ends": False}, ValueError, "at least 0 and at most 1, and finite, got -0"),
-    ],
-)
-def test_numbers_out_of_range_are_refused(number, limits, error, message):
-    with pytest.raises(error, match=message):
-        check_number("A", "gamma", number, **limits)
-    check_number("A", "gamma", 0.5, **limits)

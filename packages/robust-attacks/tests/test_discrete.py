@@ -200,12 +200,12 @@ def test_what_a_quantiser_may_not_return(quantiser, error, message, rows):
     [
         ({"quantiser": "vqgan"}, TypeError, "quantiser must be a callable that takes images and .*'vqgan'"),
         ({"quantiser": Autoencoder}, TypeError, "quantiser must be a callable .*got <class"),
-        ({"eps": -0.1}, ValueError, "eps must be finite and at least 0, got -0.1"),
-        ({"eps": None}, TypeError, "eps must be one number, got None"),
-        ({"eps": float("inf")}, ValueError, "eps must be finite and at least 0, got inf"),
+        ({"eps": -0.1}, ValueError, "eps must be at least 0, and finite, got -0.1"),
+        ({"eps": None}, TypeError, "eps must be a number, got None"),
+        ({"eps": float("inf")}, ValueError, "eps must be at least 0, and finite, got inf"),
         ({"step_size": 0}, ValueError, "step_size must be positive and finite, or None for eps"),
-        ({"start_probability": 1.5}, ValueError, "start_probability must be at least 0 and at most 1, got 1.5"),
-        ({"start_probability": "0.8"}, TypeError, "start_probability must be one number"),
+        ({"start_probability": 1.5}, ValueError, "start_probability must be .*at most 1, and finite, got 1.5"),
+        ({"start_probability": "0.8"}, TypeError, "start_probability must be a number"),
         ({"loss": None}, TypeError, "loss must be a function"),
     ],
 )  # fmt: skip

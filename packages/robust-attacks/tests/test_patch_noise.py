@@ -73,5 +73,5 @@ def test_wrong_settings_and_images_are_refused(make):
         make(patch_size=5)(None, images(), LABELS)
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         make(patch_size=4)(None, images() * 2, LABELS)
-    with pytest.raises(ValueError, match="NoisyPatches: std must be finite and above 0"):
+    with pytest.raises(ValueError, match="NoisyPatches: std must be above 0, and finite"):
         NoisyPatches(std=0)

@@ -138,6 +138,7 @@ def test_no_images_are_no_work(rows):
         ({"restarts": 2, "random_start": False}, "PatchPGD: restarts without random_start would repeat the same run"),
         ({"loss": "ce"}, "PatchPGD: loss must be a function"),
         ({"coordinates": 0}, "PatchPGD: coordinates must be at least 1"),
+        ({"eot": 0}, "PatchPGD: eot must be at least 1"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):

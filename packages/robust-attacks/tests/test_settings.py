@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from robust_attacks import FGSM, PGD, Linf, cross_entropy, targeted
+from robust_attacks import FGSM, MIFGSM, PGD, Linf, cross_entropy, targeted
+from robust_attacks._settings import check_count, check_number
 
 BALL = Linf(eps=0.1)
-each_attack = pytest.mark.parametrize("make", [FGSM, PGD])
+each_attack = pytest.mark.parametrize("make", [FGSM, MIFGSM, PGD])
 
 
 @each_attack
@@ -29,7 +30,7 @@ each_attack = pytest.mark.parametrize("make", [FGSM, PGD])
         ({"step_size": True}, TypeError, "step_size must be a number"),
     ],
 )  # fmt: skip
-def test_what_both_attacks_refuse(make, options, error, message):
+def test_what_all_attacks_refuse(make, options, error, message):
     with pytest.raises(error, match=f"{make.__name__}: .*{message}"):
         make(**({"threat": BALL} | options))
 
@@ -61,3 +62,50 @@ def test_what_is_right_passes_and_works(make, step_size, loss, rows):
     images = torch.full((2, 1, 2, 2), 0.5)
     found = make(threat=BALL, step_size=step_size, loss=loss)(rows((1, 2, 2)), images, torch.tensor([0, 2]))
     assert (BALL.distance(images, found) <= 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("number", "limits", "error", "message"),
+    [
+        ("1", {}, TypeError, r"must be a number, got '1' \(str\)"),
+        (True, {}, TypeError, "must be a number, got True"),
+        ((0.1, 0.2), {}, TypeError, r"must be a number, got \(0.1, 0.2\) \(tuple\)"),
+        (-0.5, {}, ValueError, "must be at least 0, and finite, got -0.5"),
+        (torch.inf, {}, ValueError, "must be at least 0, and finite, got inf"),
+        (torch.nan, {}, ValueError, "must be at least 0, and finite, got nan"),
+        (1e39, {}, ValueError, r"must be at least 0, and finite, got 1e\+39"),  # more than float32 holds
+        (0, {"open_below": True}, ValueError, "must be above 0, and finite, got 0"),
+        (1.5, {"most": 1}, ValueError, "must be at least 0 and at most 1, and finite, got 1.5"),
+        (1, {"most": 1, "open_above": True}, ValueError, "must be at least 0 and below 1, and finite, got 1"),
+        (0.4, {"least": 0.5, "most": 2.5}, ValueError, "must be at least 0.5 and at most 2.5, and finite, got 0.4"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(number, limits, error, message):
+    with pytest.raises(error, match=f"A: gamma {message}"):
+        check_number("A", "gamma", number, **limits)
+
+
+@pytest.mark.parametrize(
+    ("number", "limits"),
+    [
+        (0, {}),
+        (3.4e38, {}),
+        (1, {"most": 1}),
+        (torch.finfo(torch.float64).tiny, {"open_below": True}),
+        (0.999, {"most": 1, "open_above": True}),
+    ],
+)
+def test_numbers_in_range_are_handed_back_as_floats(number, limits):
+    found = check_number("A", "gamma", number, **limits)
+    assert type(found) is float
+    assert found == number
+
+
+def test_counts_may_start_elsewhere_and_end():
+    check_count("A", "layer", 0, least=0)
+    with pytest.raises(ValueError, match="A: layer must be at least 0, got -1"):
+        check_count("A", "layer", -1, least=0)
+    with pytest.raises(ValueError, match=r"A: layer must be in 0\.\.3, got 4"):
+        check_count("A", "layer", 4, least=0, most=3)
+    with pytest.raises(TypeError, match=r"A: layer must be an int, got 1.0 \(float\)"):
+        check_count("A", "layer", 1.0, least=0)

@@ -1,13 +1,10 @@
 """The grid of square patches that an image is cut into."""
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_attacks._number import check_number
 from robust_attacks.random import ImageRandom
 
 
@@ -76,26 +73,3 @@ def random_patches(attack: str, images: Tensor, random: ImageRandom, size: int, 
     """
     grid = Patches.of(attack, images, size)
     return grid.mask(random.choice("patches/random", grid.count, grid.share(attack, share)))
-
-
-def check_share(attack: str, name: str, share: Any) -> None:
-    """Refuse all but numbers in (0, 1].
-
-    Raises:
-        TypeError: if it is not a number.
-        ValueError: if it is out of range.
-    """
-    check_number(attack, name, share, most=1, open_below=True)
-
-
-def check_index(attack: str, name: str, index: Any) -> None:
-    """Refuse all but whole numbers from 0.
-
-    Raises:
-        TypeError: if it is not an int.
-        ValueError: if it is negative.
-    """
-    if isinstance(index, bool) or not isinstance(index, Integral):
-        raise TypeError(f"{attack}: {name} must be an int, got {index!r} ({type(index).__name__})")
-    if int(index) < 0:
-        raise ValueError(f"{attack}: {name} must be at least 0, got {index}")

@@ -1,7 +1,8 @@
 """The settings of an attack, checked once when it is made; messages know the usual mistakes."""
 
+import math
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -60,22 +61,45 @@ def check_step_size(attack: str, step_size: Any, default: str) -> None:
         raise ValueError(f"{attack}: step_size must be positive and finite, or None for {default}, got {step_size}")
 
 
-def check_number(attack: str, name: str, number: Any, kind: Literal["positive", "zero or positive"]) -> None:
-    """Refuse all but finite numbers that are positive, or not negative.
+def check_number(
+    attack: str,
+    name: str,
+    number: Any,
+    *,
+    least: float = 0.0,
+    most: float = math.inf,
+    open_below: bool = False,
+    open_above: bool = False,
+) -> float:
+    """Hand back a number of the range, which float32 must be able to hold, as a float.
+
+    Args:
+        attack: whose setting it is, for the message.
+        name: of the setting.
+        number: what was given.
+        least: the lower end of the range.
+        most: the upper end; infinity stands for any finite number.
+        open_below: whether `least` itself is refused.
+        open_above: whether `most` itself is refused.
 
     Raises:
         TypeError: if it is not a number.
-        ValueError: if it is out of range.
+        ValueError: if it is out of range or not finite.
     """
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{attack}: {name} must be a number, got {_shown(number)}")
     value = float(number)
-    if not (0 <= value <= torch.finfo(torch.float32).max) or (value == 0 and kind == "positive"):
-        raise ValueError(f"{attack}: {name} must be {kind} and finite, got {number}")
+    inside = (least < value if open_below else least <= value) and (value < most if open_above else value <= most)
+    if not inside or abs(value) > torch.finfo(torch.float32).max:
+        asked = f"{'above' if open_below else 'at least'} {least:g}"
+        if most < math.inf:
+            asked += f" and {'below' if open_above else 'at most'} {most:g}"
+        raise ValueError(f"{attack}: {name} must be {asked}, and finite, got {number}")
+    return value
 
 
-def check_count(attack: str, name: str, count: Any, most: int | None = None) -> None:
-    """Refuse all but whole numbers from 1, up to `most`.
+def check_count(attack: str, name: str, count: Any, *, least: int = 1, most: int | None = None) -> None:
+    """Refuse all but whole numbers from `least`, up to `most`.
 
     Raises:
         TypeError: if it is not an int.
@@ -83,8 +107,8 @@ def check_count(attack: str, name: str, count: Any, most: int | None = None) -> 
     """
     if isinstance(count, bool) or not isinstance(count, Integral):
         raise TypeError(f"{attack}: {name} must be an int, got {_shown(count)}")
-    if int(count) < 1 or (most is not None and int(count) > most):
-        asked = "at least 1" if most is None else f"in 1..{most}"
+    if int(count) < least or (most is not None and int(count) > most):
+        asked = f"at least {least}" if most is None else f"in {least}..{most}"
         raise ValueError(f"{attack}: {name} must be {asked}, got {count}")
 
 

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -138,25 +137,13 @@ def farthest(norm: Norm, images: Tensor) -> Tensor:
     return length(norm, torch.maximum(images, 1 - images))
 
 
-def check_number(attack: str, name: str, number: Any, *, least: float, most: float, open_ends: bool = True) -> None:
-    """Refuse all but finite numbers from `least` to `most`, these two excluded if the ends are open.
-
-    Raises:
-        TypeError: if it is not a number.
-        ValueError: if it is out of range.
-    """
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(f"{attack}: {name} must be a number, got {number!r} ({type(number).__name__})")
-    value = float(number)
-    inside = least < value < most if open_ends else least <= value <= most
-    if not (inside and abs(value) < torch.inf):
-        asked = f"above {least:g}" if open_ends else f"at least {least:g}"
-        if most < torch.inf:
-            asked += f" and below {most:g}" if open_ends else f" and at most {most:g}"
-        raise ValueError(f"{attack}: {name} must be {asked}, and finite, got {number}")
-
-
-def verified(objective: Objective, rule: Rule, shortest: Shortest, labels: Tensor) -> Closest:
+def verified(
+    objective: Objective,
+    rule: Rule,
+    shortest: Shortest,
+    labels: Tensor,
+    land: Callable[[Tensor], Tensor] = lambda images: images,
+) -> Closest:
     """The result of a minimum-norm attack, judged by one more forward pass without autocast.
 
     Close to the decision boundary the second verdict may differ from the first, by the rounding of another batch size
@@ -167,6 +154,7 @@ def verified(objective: Objective, rule: Rule, shortest: Shortest, labels: Tenso
         rule: who has won.
         shortest: what was found.
         labels: int64 (N,).
+        land: what makes a candidate of images that were pushed, as by rounding their pixels to levels.
     """
     images, adversarial = shortest.images, shortest.adversarial
     if not len(images):
@@ -183,7 +171,7 @@ def verified(objective: Objective, rule: Rule, shortest: Shortest, labels: Tenso
             objective.focus(rows)
             some = images[rows]
             farther = 1 + 0.1 * 4.0 ** (push - _PUSHES)
-            pushed = (some + farther * (adversarial[rows] - some)).clamp_(0, 1)
+            pushed = land((some + farther * (adversarial[rows] - some)).clamp_(0, 1))
             has_won = rule(objective.logits(pushed, labels[rows]), labels[rows])
             adversarial = adversarial.index_copy(
                 0, rows, torch.where(has_won[:, None, None, None], pushed, adversarial[rows])

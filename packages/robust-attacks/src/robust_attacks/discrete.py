@@ -9,9 +9,8 @@ from torch import Tensor
 
 from robust_attacks._checks import Model
 from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_loss, check_step_size
+from robust_attacks._settings import check_loss, check_number, check_step_size
 from robust_attacks._soft_labels import BOX, bound, check_training_call
 from robust_attacks.losses import Loss, cross_entropy
 from robust_attacks.random import ImageRandom

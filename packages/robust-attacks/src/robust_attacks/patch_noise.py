@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from robust_attacks._checks import Model, check_call
-from robust_attacks._number import check_number
-from robust_attacks._patches import check_share, random_patches
-from robust_attacks._settings import check_count
+from robust_attacks._patches import random_patches
+from robust_attacks._settings import check_count, check_number
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Linf
 
@@ -42,7 +41,7 @@ class NoisyPatches:
     def __post_init__(self) -> None:
         check_number("NoisyPatches", "std", self.std, open_below=True)
         check_count("NoisyPatches", "patch_size", self.patch_size)
-        check_share("NoisyPatches", "share", self.share)
+        check_number("NoisyPatches", "share", self.share, most=1, open_below=True)
 
     def __call__(
         self,
@@ -89,7 +88,7 @@ class OccludedPatches:
 
     def __post_init__(self) -> None:
         check_count("OccludedPatches", "patch_size", self.patch_size)
-        check_share("OccludedPatches", "share", self.share)
+        check_number("OccludedPatches", "share", self.share, most=1, open_below=True)
 
     def __call__(
         self,

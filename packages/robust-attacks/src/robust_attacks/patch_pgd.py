@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robust_attacks._checks import Model, check_call
-from robust_attacks._patches import check_share, random_patches
-from robust_attacks._settings import check_count, check_loss, check_step_size, check_threat
+from robust_attacks._patches import random_patches
+from robust_attacks._settings import check_count, check_loss, check_number, check_step_size, check_threat
 from robust_attacks.losses import Loss, cross_entropy
 from robust_attacks.masked import Masked
 from robust_attacks.pgd import PGD
@@ -38,6 +38,7 @@ class PatchPGD:
         restarts: how many runs an image gets at most, 1..256, all of them in the same patches.
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
         coordinates: for L1, how many pixels a step moves at most; None means a hundredth of those in the patches.
+        eot: for models that randomise, over how many draws gradients and logits are averaged, >= 1.
 
     Examples:
         >>> import torch
@@ -58,17 +59,19 @@ class PatchPGD:
     restarts: int = 1
     loss: Loss = cross_entropy
     coordinates: int | None = None
+    eot: int = 1
 
     def __post_init__(self) -> None:
         check_threat("PatchPGD", self.threat)
         check_count("PatchPGD", "patch_size", self.patch_size)
-        check_share("PatchPGD", "share", self.share)
+        check_number("PatchPGD", "share", self.share, most=1, open_below=True)
         check_count("PatchPGD", "steps", self.steps)
         check_step_size("PatchPGD", self.step_size, default="2.5 * eps / steps")
         check_count("PatchPGD", "restarts", self.restarts, most=256)
         check_loss("PatchPGD", self.loss)
         if self.coordinates is not None:
             check_count("PatchPGD", "coordinates", self.coordinates)
+        check_count("PatchPGD", "eot", self.eot)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("PatchPGD: restarts without random_start would repeat the same run: set random_start=True")
 
@@ -99,6 +102,7 @@ class PatchPGD:
             restarts=self.restarts,
             loss=self.loss,
             coordinates=self.coordinates or max(1, pixels // 100),
+            eot=self.eot,
         )
         return attack(model, images, labels, random=random)
 

@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from robust_attacks._checks import Model
 from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
 from robust_attacks._purity import _seeded, pristine
-from robust_attacks._settings import check_count, check_loss, check_step_size
+from robust_attacks._settings import check_count, check_loss, check_number, check_step_size
 from robust_attacks._soft_labels import bound, check_classes, check_training_call
 from robust_attacks.losses import Loss, Targeted, cross_entropy
 from robust_attacks.random import ImageRandom

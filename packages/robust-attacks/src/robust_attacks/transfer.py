@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._checks import Model, check_call, check_labels, check_logits
 from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count
+from robust_attacks._settings import check_count, check_number
 from robust_attacks._transfer_report import TransferReport as TransferReport
 from robust_attacks._transfer_report import TransferRow as TransferRow
 from robust_attacks.losses import cross_entropy, predicted, succeeded, targeted
@@ -147,9 +147,8 @@ class TransferAttack:
         """Where each image ends, and whether it reached its target; the `reached` given are not attacked."""
         found, points = images.clone(), threat.sample(images, random, use="transfer/start")
         project, rows = threat.projector(images), torch.arange(len(images), device=images.device)
-        leave = images.device.type == "cpu"  # elsewhere finding out who has stopped would wait for the device
         for step in range(self.steps + 1):
-            if leave:
+            if _host.can_look(reached):  # else nobody leaves: finding out who has stopped would wait for the device
                 stay = (~reached[rows]).nonzero()[:, 0]
                 if not len(stay):
                     break
