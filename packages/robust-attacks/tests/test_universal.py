@@ -232,25 +232,45 @@ def test_nothing_that_is_given_changes():
     assert torch.equal(again.delta, found[0].delta)
 
 
-def test_an_image_with_broken_logits_takes_no_part_and_is_counted(linear):
+@pytest.mark.parametrize("what", ["logits", "gradients"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_broken_image_takes_no_part_and_is_counted(what, value, linear):
+    """An infinite gradient would rule the sum of its batch."""
     inner = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
     images, labels = batch()[0], torch.ones(12, dtype=torch.int64)
     images[4, 0, 0, 0] = 0.95
-    whole = [images[:4], images[5:]], [labels[:4], labels[5:]]
     attack = Universal(threat=L2(eps=0.1), epochs=2, ceiling=None)
-    expected = attack.fit(inner, [(torch.cat(whole[0]), torch.cat(whole[1]))])
+    expected = attack.fit(inner, [(torch.cat((images[:4], images[5:])), labels[1:])])
 
     def model(images):
-        return inner(images) / (images[:, :1, 0, 0] < 0.8).double()  # x / 0 for one image
+        broken, logits = (images[:, 0, 0, 0] > 0.8)[:, None], inner(images)
+        if what == "logits":
+            return torch.where(broken, value, logits)
+        if logits.requires_grad:  # of one logit: infinite gradients of two may cancel to NaN
+            logits.register_hook(lambda gradient: torch.where(broken & (torch.arange(4) == 0), value, gradient))
+        return logits
 
-    with pytest.warns(RuntimeWarning, match=r"logits of 2 of 24 images \(all epochs together\) were not") as caught:
+    with pytest.warns(RuntimeWarning, match=r"gradients of 2 of 24 images \(all epochs together\) were not") as caught:
         found = attack.fit(model, [(images, labels)])
+    assert len(caught) == 1
     assert caught[0].filename == __file__
     torch.testing.assert_close(found.delta, expected.delta)
 
 
+def test_a_fit_that_has_moved_may_stand_still_at_its_end(linear, recwarn):
+    """All losses end above the ceiling, which takes their gradients."""
+    model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
+    images, told = batch()[0], []
+    model.bias = -float(model.value(images).detach().min())
+    attack = Universal(threat=Linf(eps=0.2), ceiling=1.0)
+    found = attack.fit(model, [(images, torch.ones(12, dtype=torch.int64))], progress=told.append)
+    assert told[-2].loss == told[-1].loss > 1
+    assert 0 < float(found.delta.abs().max()) < 0.2
+    assert not recwarn.list
+
+
 def test_a_model_without_gradients_is_pointed_out():
-    with pytest.warns(RuntimeWarning, match="no gradient to follow, so the perturbation is 0") as caught:
+    with pytest.warns(RuntimeWarning, match="no gradient to follow, so its start is all it found") as caught:
         found = Universal(threat=Linf(eps=0.1)).fit(lambda x: x.detach()[:, 0, 0, :3], [batch()])
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -265,9 +285,9 @@ def test_a_model_without_gradients_is_pointed_out():
         (batch(), TypeError, r"got one pair: pass \[\(images, labels\)\]"),
         (batch()[0], TypeError, r"a Dataset or an iterable of \(images, labels\), got Tensor"),
         (3, TypeError, "got int"),
-        ([], ValueError, "there are no images to fit a perturbation to"),
-        ([batch(0)], ValueError, "there are no images to fit a perturbation to"),
-        (TensorDataset(*batch(0)), ValueError, "there are no images to fit a perturbation to"),
+        ([], ValueError, "there are no images to fit to in epoch 1: the batches are empty"),
+        ([batch(0)], ValueError, "there are no images to fit to in epoch 1: the batches are empty"),
+        (TensorDataset(*batch(0)), ValueError, "there are no images to fit to in epoch 1: the batches are empty"),
         ([batch()[0]], TypeError, "every batch must be a pair of images and labels, got Tensor"),
         ([(batch()[0] * 255, batch()[1])], ValueError, r"images must lie in \[0, 1\]"),
         ([(batch()[0], batch()[1][:3])], ValueError, "labels must have shape"),
@@ -290,11 +310,11 @@ def test_a_wrong_batch_size(rows):
     [
         ({"threat": L1(eps=1)}, TypeError, r"threat must be Linf or L2, .*threat=Linf\(eps=8/255\)\), got L1"),
         ({"threat": 0.1}, TypeError, "threat must be Linf or L2.*got 0.1"),
-        ({"threat": Linf(eps=(0.1, 0.2))}, TypeError, r"the eps of the threat must be one number, got \(0.1, 0.2\)"),
+        ({"threat": Linf(eps=(0.1, 0.2))}, TypeError, r"the eps of the threat must be a number, got \(0.1, 0.2\)"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"step_size": -1.0}, ValueError, "step_size must be positive and finite, or None for eps / 10"),
-        ({"ceiling": 0}, ValueError, "ceiling must be finite and above 0, got 0"),
-        ({"ceiling": "9"}, TypeError, "ceiling must be one number"),
+        ({"ceiling": 0}, ValueError, "ceiling must be above 0, and finite, got 0"),
+        ({"ceiling": "9"}, TypeError, "ceiling must be a number"),
         ({"loss": targeted}, TypeError, "targeted turns a loss round"),
     ],
 )  # fmt: skip

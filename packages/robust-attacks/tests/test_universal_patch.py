@@ -4,6 +4,7 @@ from robust_attacks import ImageRandom, cross_entropy, targeted
 from robust_attacks.universal_patch import TrainedPatch, UniversalPatch, _paste
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def batches(count=3, size=10, shape=(2, 8, 8), labels=0):
@@ -167,12 +168,12 @@ def test_wrong_settings_are_refused(options, message):
 
 def test_wrong_batches_are_refused():
     attack = UniversalPatch(size=3, epochs=2)
-    with pytest.raises(ValueError, match="epoch 1 of 2 had no images"):
+    with pytest.raises(ValueError, match="there are no images to fit to in epoch 1: the batches are empty"):
         attack.fit(bright, [])
-    with pytest.raises(
-        ValueError, match="epoch 2 of 2 had no images: batches must be something that can be gone through"
-    ):
+    with pytest.raises(ValueError, match="got an iterator that ends after once: pass a list, a DataLoader"):
         attack.fit(bright, iter(batches()))
+    with pytest.raises(TypeError, match="every batch must be a pair of images and labels, got Tensor"):
+        attack.fit(bright, [batches()[0][0]])
     with pytest.raises(ValueError, match="the patch has 2 channels, the images have 1"):
         attack.fit(lambda images: images.flatten(1)[:, :2], batches() + batches(shape=(1, 8, 8)))
     with pytest.raises(
@@ -181,5 +182,60 @@ def test_wrong_batches_are_refused():
         UniversalPatch(size=7).fit(bright, batches(shape=(2, 7, 7)))
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         attack.fit(bright, [(torch.rand(2, 2, 8, 8) + 1, torch.zeros(2, dtype=torch.int64))])
-    with pytest.warns(RuntimeWarning, match="the logits do not depend on the images"):
-        attack.fit(lambda images: images.detach().flatten(1)[:, :2], batches(1))
+
+
+def test_a_model_without_gradients_is_pointed_out_once():
+    with pytest.warns(RuntimeWarning, match="no gradient to follow, so its start is all it found") as caught:
+        UniversalPatch(size=3, epochs=2).fit(lambda images: images.detach().flatten(1)[:, :2], batches())
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_image_with_broken_gradients_takes_no_part_and_is_counted(value):
+    """An infinite gradient would stop Adam for good."""
+    given = batches(1)
+    given[0][0][3, 0] = 0.99
+
+    def model(images):
+        broken, logits = (images[:, 0].mean(dim=(1, 2)) > 0.7)[:, None], bright(images)
+        if logits.requires_grad:  # of one logit: infinite gradients of two may cancel to NaN
+            logits.register_hook(lambda gradient: torch.where(broken & (torch.arange(2) == 1), value, gradient))
+        return logits
+
+    attack = UniversalPatch(size=3, epochs=20, draws=2)
+    with pytest.warns(RuntimeWarning, match=r"gradients of 40 of 400 images \(all epochs together\)") as caught:
+        patch = attack.fit(model, given)
+    assert len(caught) == 1
+    assert not patch.pixels[0].any()
+    assert (patch.pixels[1] == 1).all()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_loader_moves_no_random_state_and_draws_its_order_from_the_seed(shuffle):
+    images, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    loader = DataLoader(TensorDataset(images, labels), batch_size=4, shuffle=shuffle)
+    found = []
+    for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(global_seed)
+        state = torch.get_rng_state()
+        found.append(UniversalPatch(size=3, epochs=2).fit(bright, loader, seed=seed).pixels)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_progress_tells_every_epoch_and_a_dataset_will_do():
+    images, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    told, sizes = [], []
+
+    def model(images):
+        sizes.append(len(images))
+        return bright(images)
+
+    attack = UniversalPatch(size=3, epochs=3, learning_rate=0.2)
+    patch = attack.fit(model, TensorDataset(images, labels), batch_size=16, progress=told.append)
+    assert sizes == [16, 14] * 3
+    assert [(one.number, one.epochs) for one in told] == [(1, 3), (2, 3), (3, 3)]
+    assert told[0].loss < told[2].loss
+    assert patch.success == told[2].success

@@ -18,12 +18,12 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 def source(given: Any, seed: int, batch_size: int) -> Callable[[int], Batches]:
     """From the number of an epoch to its batches."""
     if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
-        check_count("Universal.fit", "batch_size", batch_size)
+        check_count("fit", "batch_size", batch_size)
         length = len(given)  # type: ignore[arg-type]
 
         def shuffled(epoch: int) -> Batches:
             random = ImageRandom(seed, torch.zeros(1, dtype=torch.int64))
-            order: list[int] = random.choice(f"universal/order-{epoch}", length, length)[0].tolist()
+            order: list[int] = random.choice(f"fit/order-{epoch}", length, length)[0].tolist()
             return DataLoader(given, batch_size=batch_size, sampler=order)
 
         return shuffled

@@ -1,6 +1,5 @@
 """Universal perturbations: one change for a whole set of images."""
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,31 +10,15 @@ from torch.utils.data import Dataset
 
 from robust_attacks._batches import Batches, source, stream
 from robust_attacks._checks import Model, check_images, check_labels, check_logits, check_result
+from robust_attacks._fit import Epoch as Epoch
+from robust_attacks._fit import Tally
 from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count, check_loss, check_step_size
+from robust_attacks._settings import check_count, check_loss, check_number, check_step_size
 from robust_attacks.losses import Loss, cross_entropy, predicted, succeeded
 from robust_attacks.pyramid import same_noise
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import L2, Linf
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """How far a fit has come.
-
-    Args:
-        number: of the epoch that has just ended, from 1.
-        epochs: how many there will be.
-        loss: mean of the (unclipped) losses of the images under the perturbation that each of them met.
-        success: share of the images that it won: misclassified ones, or for a `targeted` loss those on target.
-    """
-
-    number: int
-    epochs: int
-    loss: float
-    success: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,28 +163,24 @@ class Universal:
         """
         epochs = source(batches, seed, batch_size)
         delta: Tensor | None = None
-        seen, broken, moved = 0, 0, False
+        tally = Tally(self.epochs)
         with same_noise(seed), pristine(model, torch.empty(0), seed) as model:
             for epoch in range(self.epochs):
-                tally = _Tally()
                 for images, labels in stream(epochs(epoch), device):
                     if delta is None:
                         delta = images.new_zeros(images.shape[1:], dtype=torch.float64)
-                    gradient, logits, losses = self._gradient(model, images, labels, delta)
-                    tally.add(losses, succeeded(self.loss, logits, labels), logits)
+                    gradient, logits, broken = self._gradient(model, images, labels, delta)
                     direction = self.threat.direction(gradient[None].double(), images)[0]
                     delta = self._inside(delta + self._length() * direction)
-                    tally.moved = tally.moved | direction.any()
-                if not tally.images:
-                    raise ValueError(f"there are no images to fit a perturbation to in epoch {epoch + 1}")
-                seen, broken, moved = seen + tally.images, broken + int(tally.broken), moved or bool(tally.moved)
+                    tally.add(self.loss(logits, labels), succeeded(self.loss, logits, labels), broken, direction)
+                told = tally.close()
                 if progress is not None:
-                    progress(tally.epoch(epoch + 1, self.epochs))
+                    progress(told)
             found = UniversalPerturbation(
                 delta=self._rounded(cast("Tensor", delta)), threat=self.threat, fooling_rate=0.0
             )
             rate = _fooling_rate(model, found, stream(epochs(self.epochs), device))
-        _warn(moved, broken, seen)
+        tally.warn()
         return replace(found, fooling_rate=rate)
 
     @property
@@ -212,7 +191,7 @@ class Universal:
         return self._eps / 10 if self.step_size is None else self.step_size
 
     def _gradient(self, model: Model, images: Tensor, labels: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient (C, H, W) of the batch's summed, clipped losses; logits; and the losses, not clipped."""
+        """The gradient (C, H, W) of the batch's summed, clipped losses; logits; and which images took no part."""
         if images.shape[1:] != delta.shape:
             raise ValueError(
                 f"all images must have the same shape, got {tuple(images.shape[1:])} after {tuple(delta.shape)}: "
@@ -226,10 +205,9 @@ class Universal:
         objective = Objective(model, clipped, images)
         summed = (images.double() + delta).to(images.dtype)
         gradients, logits = objective.gradient(summed.clamp(0, 1), labels)
-        gradients = torch.where((summed >= 0) & (summed <= 1), gradients, 0)  # what the clip lets through
-        finite = gradients.isfinite().all(dim=(1, 2, 3)) & logits.isfinite().all(dim=1)
-        gradient = torch.where(finite[:, None, None, None], gradients, 0).sum(dim=0)  # one broken image spoils no other
-        return gradient, logits, self.loss(logits, labels)
+        # What the clip lets through, of images that are not broken: else one of them would rule the sum.
+        counted = (summed >= 0) & (summed <= 1) & ~objective.broken[:, None, None, None]
+        return torch.where(counted, gradients, 0).sum(dim=0), logits, objective.broken
 
     def _inside(self, delta: Tensor) -> Tensor:
         """The nearest change in the ball; the box is for images to say."""
@@ -243,27 +221,6 @@ class Universal:
         rounded = delta.float()
         beyond = rounded.double().abs() > self._eps
         return torch.where(beyond, torch.nextafter(rounded, torch.zeros_like(rounded)), rounded)
-
-
-class _Tally:
-    """What an epoch adds up; on the device, so that only its end waits."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.broken: Tensor | int = 0
-        self.moved: Tensor | bool = False
-        self._loss: Tensor | float = 0.0
-        self._won: Tensor | int = 0
-
-    def add(self, losses: Tensor, won: Tensor, logits: Tensor) -> None:
-        self.images += len(losses)
-        self.broken = self.broken + (~logits.isfinite().all(dim=1)).sum()
-        self._loss = self._loss + losses.detach().double().nan_to_num().sum()
-        self._won = self._won + won.sum()
-
-    def epoch(self, number: int, epochs: int) -> Epoch:
-        count = max(self.images, 1)
-        return Epoch(number=number, epochs=epochs, loss=float(self._loss) / count, success=float(self._won) / count)
 
 
 @torch.no_grad()
@@ -280,20 +237,3 @@ def _fooling_rate(model: Model, perturbation: UniversalPerturbation, batches: It
     if not count:
         raise ValueError("there are no images to measure the fooling rate on: the batches are empty")
     return fooled / count
-
-
-def _warn(moved: bool, broken: int, seen: int) -> None:
-    if not moved:
-        warnings.warn(
-            "the fit had no gradient to follow, so the perturbation is 0: look for torch.no_grad, detach or a step "
-            "function in the model, or losses that all lie above the ceiling",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    if broken:
-        warnings.warn(
-            f"the logits of {broken} of {seen} images (all epochs together) were not finite, so these images took no "
-            "part: look for overflow, 0 / 0, log(0) or sqrt(0) in the model",
-            RuntimeWarning,
-            stacklevel=3,
-        )

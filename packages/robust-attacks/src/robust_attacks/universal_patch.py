@@ -1,25 +1,25 @@
 """One patch for all images, trained to work wherever it is put."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from robust_attacks._adam import adam_step
-from robust_attacks._checks import Model, check_call, check_images, check_labels
+from robust_attacks._batches import Batches, source, stream
+from robust_attacks._checks import Model, check_images, check_labels
+from robust_attacks._fit import Epoch, Tally
 from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count, check_loss
+from robust_attacks._settings import check_count, check_loss, check_number
 from robust_attacks._windows import check_size, window_of
 from robust_attacks.losses import Loss, cross_entropy, succeeded
+from robust_attacks.pyramid import same_noise
 from robust_attacks.random import ImageRandom
-from robust_attacks.threats import Linf
-
-_ANY = Linf(eps=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,56 +122,55 @@ class UniversalPatch:
     def fit(
         self,
         model: Model,
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batches: "Batches | Dataset[Any]",
         *,
         seed: int = 0,
+        batch_size: int = 128,
         device: torch.device | str | None = None,
+        progress: Callable[[Epoch], None] | None = None,
     ) -> TrainedPatch:
-        """Find the patch; nothing that is given changes.
+        """Find the patch; nothing that is given changes, and torch's random states are as before.
 
         Args:
             model: images (N, C, H, W) in [0, 1] to logits (N, K), in the mode in which it is.
-            batches: batches of images (N, C, H, W) in [0, 1] and labels (N,), gone through once per epoch, as a
-                DataLoader; images of different batches may differ in height and width.
-            seed: of the start, and of places and scales, which belong to the number of an image in its epoch.
+            batches: batches of images (N, C, H, W) in [0, 1] and labels (N,), gone through once per epoch in their own
+                order (a shuffling DataLoader draws it from the seed), which may differ in height and width; or a
+                map-style Dataset of single images and labels, which is shuffled by the seed in every epoch.
+            seed: of the start, of the order of a Dataset, of all that torch draws meanwhile, and of places and scales,
+                which belong to the number of an image in its epoch.
+            batch_size: for a Dataset.
             device: where to move the batches; None leaves them where they are.
+            progress: called with an `Epoch` after every epoch.
 
         Raises:
-            TypeError: if images, labels or logits are of a wrong type.
-            ValueError: if their shapes or values are wrong, the patch does not fit into the images, or there are none.
+            TypeError: if batches, images, labels or logits are of a wrong type.
+            ValueError: if their shapes or values are wrong, the patch does not fit into the images, there are none, or
+                they can be gone through only once.
 
         Warns:
             RuntimeWarning: if logits or gradients were not finite, or there was no gradient to follow.
         """
+        epochs = source(batches, seed, batch_size)
         pixels: Tensor | None = None
-        age, success = 0, 0.0
-        for epoch in range(self.epochs):
-            seen, won = 0, torch.zeros((), dtype=torch.int64)
-            for images, labels in batches:
-                images, labels = images.to(device), labels.to(device)
-                ids = torch.arange(seen, seen + len(images))
-                random = check_call(_ANY, images, labels, ImageRandom(seed, ids))
-                if not len(images):
-                    continue
-                age, seen = age + 1, seen + len(images)
-                with pristine(model, images, seed + age) as lent:
+        tally, age, success = Tally(self.epochs), 0, 0.0
+        with same_noise(seed), pristine(model, torch.empty(0), seed) as model:
+            for epoch in range(self.epochs):
+                number = 0
+                for images, labels in stream(epochs(epoch), device):
                     if pixels is None:
                         pixels = self._start(images, seed)
                         first, second = torch.zeros_like(pixels), torch.zeros_like(pixels)
                     _check_fit(pixels, self.scale, images)
-                    gradient, hits = self._gradient(
-                        lent, images.detach().clone(), labels.clone(), pixels, random, epoch
-                    )
+                    random = ImageRandom(seed, torch.arange(number, number + len(images))).of(images)
+                    number, age = number + len(images), age + 1
+                    gradient = self._gradient(model, images, labels, pixels, random, epoch, tally)
                     pixels = (pixels + adam_step(gradient, first, second, age, self.learning_rate)).clamp(0, 1)
-                won = won.to(hits.device) + hits
-            if not seen or pixels is None:
-                raise ValueError(
-                    f"UniversalPatch: epoch {epoch + 1} of {self.epochs} had no images: batches must be something that "
-                    "can be gone through several times, as a list or a DataLoader, and not empty"
-                )
-            success = int(won) / (seen * self.draws)
-        assert pixels is not None  # there is at least one epoch
-        return TrainedPatch(pixels=pixels, scale=self.scale, success=success)
+                told = tally.close()
+                success = told.success
+                if progress is not None:
+                    progress(told)
+        tally.warn()
+        return TrainedPatch(pixels=cast("Tensor", pixels), scale=self.scale, success=success)
 
     def _start(self, images: Tensor, seed: int) -> Tensor:
         window = window_of("UniversalPatch", images, self.size)
@@ -179,21 +178,29 @@ class UniversalPatch:
         return random.uniform("universal-patch/start", (images.shape[1], window.height, window.width))[0]
 
     def _gradient(
-        self, model: Model, images: Tensor, labels: Tensor, pixels: Tensor, random: ImageRandom, epoch: int
-    ) -> tuple[Tensor, Tensor]:
-        """The gradient of the mean loss with respect to the patch, and how many images it wins."""
-        total, hits = torch.zeros_like(pixels), torch.zeros((), dtype=torch.int64, device=images.device)
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        pixels: Tensor,
+        random: ImageRandom,
+        epoch: int,
+        tally: Tally,
+    ) -> Tensor:
+        """The gradient of the mean loss with respect to the patch."""
+        total = torch.zeros_like(pixels)
         for draw in range(self.draws):
             start = 3 * (epoch * self.draws + draw)
             numbers = random.uniform("universal-patch/fit", (3,), start=start, dtype=torch.float64)
             leaf = pixels.detach().clone().requires_grad_()
             pasted = _paste(images, leaf.to(images.dtype), self.scale, numbers)
             objective = Objective(model, self.loss, pasted.detach())
-            gradient, logits = objective.gradient(pasted, labels)
-            objective.finish(_ANY, pasted.detach())  # for its warnings
-            total += torch.autograd.grad((pasted * gradient).sum(), leaf)[0]
-            hits += succeeded(self.loss, logits, labels).sum()
-        return total / (len(images) * self.draws), hits
+            gradients, logits = objective.gradient(pasted, labels)
+            gradients = torch.where(objective.broken[:, None, None, None], 0, gradients)  # they would rule the sum
+            step = torch.autograd.grad(pasted, leaf, gradients)[0]
+            tally.add(self.loss(logits, labels), succeeded(self.loss, logits, labels), objective.broken, step)
+            total += step
+        return total / (len(images) * self.draws)
 
 
 def _check_fit(pixels: Tensor, scale: tuple[float, float], images: Tensor) -> None:
