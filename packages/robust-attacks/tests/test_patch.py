@@ -216,6 +216,7 @@ def test_no_images_are_no_work(rows):
         ({"momentum": -0.1}, "AdversarialPatch: momentum must be at least 0"),
         ({"restarts": 257}, r"AdversarialPatch: restarts must be in 1\.\.256"),
         ({"loss": None}, "AdversarialPatch: loss must be a function"),
+        ({"eot": 0}, "AdversarialPatch: eot must be at least 1"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):

@@ -1,3 +1,5 @@
+import textwrap
+
 import pytest
 import torch
 from robust_attacks import L2, ImageRandom, Linf, cross_entropy, margin, targeted
@@ -380,7 +382,7 @@ def test_no_images_are_no_work(vit):
         ({"decay_every": 0}, "PatchFool: decay_every must be at least 1"),
         ({"attention_weight": -1}, "PatchFool: attention_weight must be .*at least 0"),
         ({"pixels": 257}, r"PatchFool: pixels must be in 1\.\.256"),
-        ({"pixel_rate": "fast"}, "PatchFool: pixel_rate must be one number"),
+        ({"pixel_rate": "fast"}, "PatchFool: pixel_rate must be a number"),
         ({"pixel_steps": 0}, "PatchFool: pixel_steps must be at least 1"),
         ({"threat": 0.1}, "PatchFool: threat must say norm and radius"),
         ({"loss": "ce"}, "PatchFool: loss must be a function"),
@@ -415,6 +417,39 @@ def test_wrong_calls_are_refused(vit):
         PatchFool(patch_size=4)(vit, images * 2, labels)
     with pytest.raises(ValueError, match="eps for 3 images, but 2 images were given"):
         PatchFool(patch_size=4, threat=Linf(eps=[0.1] * 3))(vit, images, labels)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5], ids=["pooled", "class token", "registers"])
+def test_the_wrapper_of_the_docstring_shows_the_attention_of_timm(prefix):
+    """Without a class token timm pools by attention, too, which must be left alone."""
+    transformer = pytest.importorskip("timm.models.vision_transformer").VisionTransformer
+    lines = PatchFool.__doc__.partition("        class WithAttention")[1:]
+    code = "".join(lines).partition("\n\n    Without attention maps")[0]
+    names = {"torch": torch}
+    exec(textwrap.dedent(code), names)
+    torch.manual_seed(0)
+    vit = transformer(
+        img_size=12, patch_size=4, embed_dim=16, depth=6, num_heads=2, num_classes=3,
+        class_token=prefix > 0, reg_tokens=max(prefix - 1, 0), global_pool="token" if prefix else "map",
+    ).eval()  # fmt: skip
+    images, labels = batch(vit, 4)
+    with torch.no_grad():
+        expected = vit(images)
+        model = names["WithAttention"](vit)
+        logits, maps = model(images)
+    torch.testing.assert_close(logits, expected)
+    assert [tuple(one.shape) for one in maps] == [(4, 2, 9 + prefix, 9 + prefix)] * 6
+    torch.testing.assert_close(maps[3].sum(dim=3), torch.ones(4, 2, 9 + prefix))
+    before = {name: value.clone() for name, value in vit.state_dict().items()}
+    options = {"patch_size": 4, "prefix_tokens": prefix, "steps": 4}
+    found = [
+        PatchFool(**options, attention_weight=weight)(model, images, labels, random=ImageRandom(0))
+        for weight in (0.0, 1.0)
+    ]
+    assert all((where(images, one).sum(dim=1) == 1).all() for one in found)
+    assert not torch.equal(*found)
+    assert not any(len(module._forward_hooks) for module in vit.modules())
+    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
 
 
 @pytest.mark.gpu

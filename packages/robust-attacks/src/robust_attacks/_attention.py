@@ -60,13 +60,13 @@ class Attentive:
                         "differentiable way: return the maps without detach(), from a path that computes them "
                         "(fused attention does not)"
                     )
-                self.gradients.append(gradient.nan_to_num_(nan=0.0))
+                self.gradients.append(gradient.nan_to_num(nan=0.0))  # a new tensor: autograd may hand out expanded ones
         return logits  # type: ignore[no-any-return]  # checked by Objective
 
     def scores(self, layer: int) -> Tensor:
         """The attention that every patch receives in a block of the last pass without gradients, (N, count).
 
-        The mean over heads and queries, the prefix among the queries.
+        The mean over heads and queries, the prefix among the queries. The maps are forgotten.
 
         Raises:
             ValueError: if the model showed no attention, or has no such block.
@@ -81,7 +81,9 @@ class Attentive:
                 f"{self._attack}: layer {layer} was asked for, but the model returned the maps of {len(self.maps)} "
                 f"blocks: layer counts from 0, so choose 0..{len(self.maps) - 1}"
             )
-        return self.maps[layer].double().mean(dim=(1, 2))[:, self._prefix :]
+        scores = self.maps[layer].double().mean(dim=(1, 2))[:, self._prefix :]
+        self.maps = ()  # they are large
+        return scores
 
     def _check(self, maps: Sequence[Any], images: Tensor) -> None:
         tokens = self._prefix + self._patches.count

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._checks import Model, check_call
-from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
+from robust_attacks._gradient import Objective, unit_l1
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count, check_loss
+from robust_attacks._settings import check_count, check_loss, check_number
 from robust_attacks._windows import Window, check_place, check_size, window_of
 from robust_attacks.losses import Loss, margin, succeeded
 from robust_attacks.masked import Masked
@@ -46,6 +46,8 @@ class AdversarialPatch:
         restarts: how many runs an image gets at most, 1..256: each has new noise to start from and, unless the place
             is given, another place. None means 5 when the place is searched, else 1.
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
+        eot: for models that randomise, over how many draws gradients and logits are averaged, >= 1; every pass is made
+            that many times.
 
     Examples:
         >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 8 - images.sum(dim=(1, 2, 3))), dim=1)
@@ -65,6 +67,7 @@ class AdversarialPatch:
     momentum: float = 0.9
     restarts: int | None = None
     loss: Loss = margin
+    eot: int = 1
 
     def __post_init__(self) -> None:
         check_size("AdversarialPatch", self.size)
@@ -76,6 +79,7 @@ class AdversarialPatch:
         if self.restarts is not None:
             check_count("AdversarialPatch", "restarts", self.restarts, most=256)
         check_loss("AdversarialPatch", self.loss)
+        check_count("AdversarialPatch", "eot", self.eot)
 
     def __call__(self, model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom | None = None) -> Tensor:
         """Put a patch on every image and hand back new ones; nothing that is given changes.
@@ -102,7 +106,7 @@ class AdversarialPatch:
             return images.detach().clone()
         with pristine(model, images, random.seed) as model:
             images, labels = images.detach().clone(), labels.clone()
-            objective = Objective(model, self.loss, images)
+            objective = Objective(model, self.loss, images, self.eot)
             logits, corners = self._places(objective, window, images, labels, random)
             left = (~succeeded(self.loss, logits, labels)).nonzero()[:, 0]
             result, masks = self._best_of_restarts(objective, window, images, labels, random, corners, left)
@@ -185,20 +189,13 @@ class AdversarialPatch:
             if step == self.steps:
                 break
             inside = mask[active]
-            gradient = torch.where(inside, gradient, 0)
-            velocity = velocity.mul_(self.momentum).add_(gradient / _length(gradient))
+            velocity = velocity.mul_(self.momentum).add_(unit_l1(torch.where(inside, gradient, 0)))
             length = self.step_size * 0.5 ** (step // self.halve_every)
             points = (points + length * velocity.sign()).clamp_(0, 1)
-            if images.device.type == "cpu" or step % 10 == 9:
+            if _host.can_look(done) or step % 10 == 9:
                 kept = (~done[active]).nonzero()[:, 0]
                 if not len(kept):
                     break
                 if len(kept) < len(active):
                     active, points, velocity = active[kept], points[kept], velocity[kept]
         return result, losses, done
-
-
-def _length(gradient: Tensor) -> Tensor:
-    """L1 norms (N, 1, 1, 1), 1 where the gradient is zero."""
-    length = gradient.abs().sum(dim=(1, 2, 3), keepdim=True)
-    return torch.where(length > 0, length, 1)

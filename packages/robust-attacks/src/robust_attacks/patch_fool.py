@@ -7,15 +7,15 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._adam import adam_step
 from robust_attacks._attention import AttentionModel, Attentive, without_conflict
 from robust_attacks._ball import Projector
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
-from robust_attacks._number import check_number
-from robust_attacks._patches import Patches, check_index
+from robust_attacks._patches import Patches
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count, check_loss, check_threat
+from robust_attacks._settings import check_count, check_loss, check_number, check_threat
 from robust_attacks.losses import Loss, cross_entropy, succeeded
 from robust_attacks.masked import Masked
 from robust_attacks.random import ImageRandom
@@ -39,21 +39,21 @@ class PatchFool:
     An image that the attacker has won when it is clean comes back unchanged; one that is never won as the last iterate.
 
     The model returns logits, or a pair of logits and attention maps, one post-softmax (N, heads, T, T) per block,
-    queries before keys, and differentiable, which fused attention is not. For a transformer of timm:
+    queries before keys, and differentiable, which fused attention is not. For a transformer of timm (whose fused
+    attention this switches off):
 
         class WithAttention(torch.nn.Module):
             def __init__(self, model):  # with normalisation inside, as in torch.nn.Sequential(normalize, vit)
                 super().__init__()
                 self.model = model
-                self.drops = [module.attn_drop for module in model.modules() if hasattr(module, "fused_attn")]
-                for module in model.modules():
-                    if hasattr(module, "fused_attn"):
-                        module.fused_attn = False
+                self.layers = [module for module in model.modules() if hasattr(module, "attn_drop")]
+                for layer in self.layers:
+                    layer.fused_attn = False
 
             def forward(self, images):
                 maps = []
                 keep = lambda module, arguments, output: maps.append(arguments[0])
-                hooks = [drop.register_forward_hook(keep) for drop in self.drops]
+                hooks = [layer.attn_drop.register_forward_hook(keep) for layer in self.layers]
                 try:
                     return self.model(images), maps
                 finally:
@@ -115,7 +115,7 @@ class PatchFool:
         if self.choice not in get_args(Choice):
             raise ValueError(f'PatchFool: choice must be "attention", "saliency" or "random", got {self.choice!r}')
         for name in ("layer", "prefix_tokens"):
-            check_index("PatchFool", name, getattr(self, name))
+            check_count("PatchFool", name, getattr(self, name), least=0)
         check_number("PatchFool", "learning_rate", self.learning_rate, open_below=True)
         check_number("PatchFool", "decay", self.decay, most=1, open_below=True)
         check_number("PatchFool", "attention_weight", self.attention_weight)
@@ -210,7 +210,7 @@ class PatchFool:
             if step == self.steps:
                 return
             self._move(state, gradient, attentive.gradients, step)
-            if result.device.type == "cpu" or step % 10 == 9:
+            if _host.can_look(result) or step % 10 == 9:
                 left = (~state["won"]).nonzero()[:, 0]
                 if not len(left):
                     return
