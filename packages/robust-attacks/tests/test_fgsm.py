@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from robust_attacks import FGSM, L1, L2, ImageRandom, Linf, cross_entropy, margin, targeted
+from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, cross_entropy, margin, targeted
 
 THREATS = {"Linf": Linf, "L2": L2, "L1": L1}
 DUALS = {"Linf": 1, "L2": 2, "L1": torch.inf}
@@ -124,6 +124,43 @@ def test_images_that_are_predicted_as_their_targets_come_back_unchanged(make, ra
     sizes.clear()
     assert (FGSM(**options)(counted, images, targets) != images).any(dim=(1, 2, 3)).all()
     assert sizes == [30]
+
+
+@each_threat
+@pytest.mark.parametrize("random_start", [True, False], ids=["random", "clean"])
+def test_the_gradient_of_a_model_that_randomises_is_the_mean_of_the_draws(make, random_start, rows):
+    """Of the gradients, and not of the logits: for cross-entropy these differ."""
+    models, seen = [rows(SHAPE, seed) for seed in range(3)], []
+
+    def in_turn(images):
+        seen.append(images.requires_grad)
+        return models[(len(seen) - 1) % 3](images)
+
+    images, labels, random = middling(12), torch.arange(12) % 3, ImageRandom(4, torch.arange(12))
+    threat = make(eps=0.15)
+    found = FGSM(threat=threat, random_start=random_start, eot=3)(in_turn, images, labels, random=random)
+    assert seen == [True] * 3
+    start = threat.sample(images, random, use="fgsm/start") if random_start else images
+    gradients = []
+    for model in models:
+        leaf = start.clone().requires_grad_()
+        gradients += torch.autograd.grad(torch.nn.functional.cross_entropy(model(leaf), labels), leaf)
+    step = (1.25 if random_start else 1) * 0.15 * threat.direction(sum(gradients), start)
+    torch.testing.assert_close(found, threat.project(images, start + step), rtol=0, atol=1e-12)
+
+
+def test_a_random_start_can_be_restarted_as_pgd(rows):
+    """What the docstring promises: `PGD(steps=1, step_size=1.25 * eps, restarts=...)` is FGSM-RS again and again."""
+    model, images = rows(SHAPE), middling(30)
+    labels, random, threat = model(images).argmax(dim=1), ImageRandom(0, torch.arange(30)), Linf(eps=0.1)
+    once = PGD(threat=threat, steps=1, step_size=1.25 * 0.1)(model, images, labels, random=random)
+    start = threat.sample(images, random, use="pgd/start").requires_grad_()
+    torch.nn.functional.cross_entropy(model(start), labels).backward()
+    assert torch.equal(once, threat.project(images, start.detach() + 1.25 * 0.1 * start.grad.sign()))
+    often = PGD(threat=threat, steps=1, step_size=1.25 * 0.1, restarts=10)(model, images, labels, random=random)
+    standing = [(model(found).argmax(dim=1) == labels) for found in (once, often)]
+    assert (standing[0] | ~standing[1]).all()
+    assert int(standing[1].sum()) < int(standing[0].sum())
 
 
 def test_it_is_a_value():

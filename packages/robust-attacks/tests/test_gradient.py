@@ -4,12 +4,27 @@ import linecache
 
 import pytest
 import torch
-from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, cross_entropy
+from robust_attacks import (
+    FGSM,
+    L1,
+    L2,
+    MIFGSM,
+    NFGSM,
+    PGD,
+    AdversarialPatch,
+    ImageRandom,
+    Linf,
+    PatchPGD,
+    cross_entropy,
+    targeted,
+)
 from robust_attacks._gradient import Objective
 
 ATTACKS = {
     "FGSM": FGSM(threat=Linf(eps=0.1)),
     "FGSM-RS": FGSM(threat=Linf(eps=0.1), random_start=True),
+    "N-FGSM": NFGSM(threat=Linf(eps=0.1)),
+    "MI-FGSM": MIFGSM(threat=Linf(eps=0.1), steps=4),
     "PGD": PGD(threat=L2(eps=0.1), steps=4),
     "PGD with restarts": PGD(threat=Linf(eps=0.1), steps=4, restarts=3),
 }
@@ -82,6 +97,55 @@ def test_rows_are_those_of_the_call(rows):
         objective.gradient(IMAGES[chosen], LABELS[chosen])
     with pytest.warns(RuntimeWarning, match="of 2 of 6 images"):
         objective.finish(Linf(eps=0.1), IMAGES)
+
+
+def difference(logits, labels):
+    """A loss that is linear in the logits, so that its mean over draws is that of the mean logits."""
+    return logits.gather(1, ((labels + 1) % 3)[:, None])[:, 0] - logits.gather(1, labels[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("loss", [difference, targeted(difference)], ids=["ordinary", "targeted"])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (FGSM, {"threat": L2(eps=0.2)}),
+        (FGSM, {"threat": Linf(eps=0.1), "random_start": True}),
+        (NFGSM, {"threat": Linf(eps=0.1)}),
+        (MIFGSM, {"threat": L2(eps=0.2), "steps": 4}),
+        (PGD, {"threat": L1(eps=2.0), "steps": 4}),
+        (PGD, {"threat": Linf(eps=0.03), "steps": 4, "restarts": 3}),
+        (PatchPGD, {"threat": Linf(eps=0.2), "patch_size": 2, "share": 0.5, "steps": 4}),
+        (AdversarialPatch, {"size": 2, "steps": 4, "restarts": 2}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_draws_of_a_model_that_randomises_are_averaged_for_gradients_and_verdicts(make, options, loss, rows):
+    """Then it is attacked as the model of the mean logits, at `eot` passes for every one."""
+    models, seen = [rows(tuple(IMAGES.shape[1:]), seed) for seed in range(3)], []
+
+    def in_turn(images):
+        seen.append(len(images))
+        return models[(len(seen) - 1) % 3](images)
+
+    def mean(images):
+        passes.append(len(images))
+        return sum(model(images) for model in models) / 3
+
+    passes, images, random = [], torch.rand(20, 2, 4, 4, dtype=torch.float64), ImageRandom(0)
+    labels = (mean(images).argmax(dim=1) + torch.arange(20) % 2) % 3  # so that some are won when clean
+    passes.clear()
+    found = make(**options, loss=loss, eot=3)(in_turn, images, labels, random=random)
+    expected = make(**options, loss=loss)(mean, images, labels, random=random)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert seen == [size for size in passes for _ in range(3)]
+
+
+def test_gradients_and_logits_are_means_and_not_sums(rows):
+    model, images = rows(tuple(IMAGES.shape[1:])), IMAGES.double()
+    one, several = (Objective(model, cross_entropy, images, eot) for eot in (1, 3))
+    for expected, found in zip(one.gradient(images, LABELS), several.gradient(images, LABELS), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(several.logits(images, LABELS), one.logits(images, LABELS), rtol=1e-12, atol=0)
 
 
 @each_attack

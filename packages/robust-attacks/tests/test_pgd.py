@@ -1,10 +1,23 @@
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from robust_attacks import L1, L2, PGD, ImageRandom, Linf, cross_entropy, dlr, margin, succeeded, targeted
+from robust_attacks import (
+    FGSM,
+    L1,
+    L2,
+    PGD,
+    ImageRandom,
+    Linf,
+    cross_entropy,
+    dlr,
+    margin,
+    succeeded,
+    targeted,
+)
 from torch import nn
 
 THREATS = {"Linf": Linf, "L2": L2, "L1": L1}
@@ -272,6 +285,22 @@ def test_every_image_may_have_its_own_radius(make, rows):
             only = torch.tensor([row])
             attack = PGD(threat=make(eps=radius), steps=3, restarts=restarts)
             assert torch.equal(attack(model, images[only], labels[only], random=random[only])[0], together[row])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Linf):
+    """A threat of one's own: steps along the very gradient that autograd hands out, which may be an expanded one."""
+
+    def direction(self, gradient, images, coordinates=1):
+        return gradient
+
+
+@pytest.mark.parametrize("attack", [PGD, FGSM])
+def test_a_threat_may_hand_back_the_gradient_as_the_direction(attack):
+    model = lambda x: torch.stack((x.sum(dim=(1, 2, 3)), -x.sum(dim=(1, 2, 3))), dim=1)  # noqa: E731
+    images, labels = batch(4)[0] * 0.4 + 0.3, torch.zeros(4, dtype=torch.int64)
+    found = attack(threat=Plain(eps=0.1), loss=lambda logits, _: -logits[:, 0])(model, images, labels)
+    torch.testing.assert_close(found, images - 0.1)
 
 
 @each_threat

@@ -5,12 +5,14 @@ import warnings
 
 import pytest
 import torch
-from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, cross_entropy
+from robust_attacks import FGSM, L1, L2, MIFGSM, NFGSM, PGD, ImageRandom, Linf, cross_entropy
 from torch import nn
 
 ATTACKS = {
     "FGSM": FGSM(threat=Linf(eps=0.1)),
     "FGSM-RS": FGSM(threat=Linf(eps=0.1), random_start=True),
+    "N-FGSM": NFGSM(threat=Linf(eps=0.1)),
+    "MI-FGSM": MIFGSM(threat=Linf(eps=0.1), steps=3),
     "PGD": PGD(threat=Linf(eps=0.1), steps=3),
     "PGD-L2": PGD(threat=L2(eps=0.5), steps=3, restarts=2),
     "PGD-L1": PGD(threat=L1(eps=2), steps=3),
@@ -111,7 +113,7 @@ def test_the_buffers_of_batch_norm_would_have_changed(attack, network, batch):
 @each_attack
 @pytest.mark.parametrize("fail_at", [1, 2])
 def test_everything_is_put_back_after_an_exception(attack, fail_at, network, batch):
-    if isinstance(attack, FGSM) and fail_at > 1:
+    if isinstance(attack, FGSM | NFGSM) and fail_at > 1:
         fail_at = 1
     network.fail_at = fail_at
     before = state(network)

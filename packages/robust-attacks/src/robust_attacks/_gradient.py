@@ -1,6 +1,5 @@
 """The one place where attacks call a model and differentiate it."""
 
-import math
 import warnings
 
 import torch
@@ -36,7 +35,8 @@ class Objective:
         self._first = True
         self._flat = False
         self._settled: Tensor | None = None
-        self._broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        """Which images had logits or gradients that were not finite, bool (N,)."""
         self._rows: Tensor | slice = slice(None)
 
     def focus(self, rows: Tensor) -> None:
@@ -51,7 +51,7 @@ class Objective:
         if isinstance(self._loss, Targeted):
             with torch.no_grad():
                 self.logits(self._images, labels)
-        return torch.zeros_like(self._broken) if self._settled is None else self._settled
+        return torch.zeros_like(self.broken) if self._settled is None else self._settled
 
     def logits(self, images: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, K) of the images, checked; the mean of all draws. The first call also checks the labels' range.
@@ -82,8 +82,8 @@ class Objective:
         if self._first and isinstance(self._loss, Targeted):
             self._settled = succeeded(self._loss, logits, labels)
         self._first = False
-        if not _surely_finite(logits):
-            self._broken[self._rows] |= ~logits.isfinite().all(dim=1)
+        if not _host.surely_finite(logits):
+            self.broken[self._rows] |= ~logits.isfinite().all(dim=1)
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Losses (N,) of logits.
@@ -112,9 +112,9 @@ class Objective:
         if self._eot > 1:
             gradient, logits = gradient / self._eot, logits / self._eot
         self._judge(logits, labels)
-        if _surely_finite(gradient):
+        if _host.surely_finite(gradient):
             return gradient, logits
-        self._broken[self._rows] |= ~gradient.abs().amax(dim=_PIXELS).isfinite()
+        self.broken[self._rows] |= ~gradient.abs().amax(dim=_PIXELS).isfinite()
         return gradient.nan_to_num(nan=0.0), logits  # a new tensor: autograd may hand out expanded ones
 
     def _differentiate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class Objective:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        broken = int(self._broken.sum())
+        broken = int(self.broken.sum())
         if broken:
             warnings.warn(
                 f"logits or gradients of {broken} of {len(self._images)} images were not finite, so these images were "
@@ -153,9 +153,10 @@ class Objective:
         return check_result(threat, self._images, adversarial)
 
 
-def _surely_finite(numbers: Tensor) -> bool:
-    """Whether the host can tell by one look that all numbers are finite; the sum of finite numbers may overflow."""
-    return _host.can_look(numbers) and math.isfinite(float(numbers.sum()))
+def unit_l1(gradients: Tensor) -> Tensor:
+    """Gradients (N, C, H, W) divided by the sums of their sizes, taken in float64; zero stays zero."""
+    sums = gradients.abs().sum(dim=_PIXELS, keepdim=True, dtype=torch.float64)
+    return (gradients / sums.clamp_(min=1e-300)).to(gradients.dtype)
 
 
 def _widened(logits: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ class FGSM:
 
     Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, arXiv:1412.6572; for any
     threat here (L1 steps along the one pixel of largest gradient that has room). With `random_start` it is FGSM-RS of
-    Wong, Rice, Kolter, "Fast is better than free", ICLR 2020, arXiv:2001.03994.
+    Wong, Rice, Kolter, "Fast is better than free", ICLR 2020, arXiv:2001.03994; to restart it, use
+    `PGD(steps=1, step_size=1.25 * eps, restarts=...)`.
 
     An image costs one forward and one backward pass. Images that are predicted as their targets already come back
     unchanged from a `targeted` loss; with `random_start` that costs one forward pass more per call.
@@ -86,5 +87,5 @@ class FGSM:
                 else self.threat.radii(images) * (1.25 if self.random_start else 1.0)
             )
             step = torch.as_tensor(length, dtype=images.dtype, device=images.device)
-            adversarial = project(start + self.threat.direction(gradient, start).mul_(step))
+            adversarial = project(start + self.threat.direction(gradient, start) * step)
             return objective.finish(self.threat, adversarial)

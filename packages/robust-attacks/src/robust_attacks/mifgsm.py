@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from robust_attacks._checks import Model, check_call
-from robust_attacks._gradient import Objective
+from robust_attacks._gradient import Objective, unit_l1
 from robust_attacks._purity import pristine
 from robust_attacks._settings import check_count, check_loss, check_number, check_step_size, check_threat
 from robust_attacks.losses import Loss, cross_entropy
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
-
-_PIXELS = (1, 2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class MIFGSM:
     def __post_init__(self) -> None:
         check_threat("MIFGSM", self.threat)
         check_count("MIFGSM", "steps", self.steps)
-        check_number("MIFGSM", "mu", self.mu, "zero or positive")
+        check_number("MIFGSM", "mu", self.mu)
         check_step_size("MIFGSM", self.step_size, default="eps / steps")
         check_loss("MIFGSM", self.loss)
         if self.coordinates is not None:
@@ -91,13 +89,7 @@ class MIFGSM:
             momentum = torch.zeros_like(images)
             for _ in range(self.steps):
                 gradient, _ = objective.gradient(iterate, labels)
-                momentum = momentum.mul_(self.mu).add_(_unit_l1(gradient))
+                momentum = momentum.mul_(self.mu).add_(unit_l1(gradient))
                 direction = self.threat.direction(momentum, iterate, coordinates)
                 iterate = project((direction * step).add_(iterate))
             return objective.finish(self.threat, iterate)
-
-
-def _unit_l1(gradients: Tensor) -> Tensor:
-    """The gradients divided by the sum of their sizes, which is taken in float64; zero stays zero."""
-    sums = gradients.abs().sum(dim=_PIXELS, keepdim=True, dtype=torch.float64)
-    return (gradients / sums.clamp_(min=1e-300)).to(gradients.dtype)

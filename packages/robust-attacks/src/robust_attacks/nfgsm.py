@@ -57,7 +57,7 @@ class NFGSM:
 
     def __post_init__(self) -> None:
         check_linf("NFGSM", self.threat)
-        check_number("NFGSM", "noise", self.noise, "positive")
+        check_number("NFGSM", "noise", self.noise, open_below=True)
         check_loss("NFGSM", self.loss)
         check_step_size("NFGSM", self.step_size, default="eps")
         check_count("NFGSM", "eot", self.eot)

@@ -167,7 +167,7 @@ class _Run:
     def climb(self, gradient: Tensor) -> None:
         """One step along the gradient (N, C, H, W), projected."""
         direction = self._threat.direction(gradient, self.iterate, self._coordinates)
-        self.iterate = self._project(direction.mul_(self._step).add_(self.iterate))
+        self.iterate = self._project((direction * self._step).add_(self.iterate))
 
     def narrow(self, index: Tensor) -> None:
         """Go on with some of the images, int64 indices; each as it would have gone on."""
