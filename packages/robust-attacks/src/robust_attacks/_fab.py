@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._passes import Passes
 from robust_attacks._pool import Jobs, State
 from robust_attacks.hyperplane import Hyperplanes, Norm, lengths, sums
@@ -69,7 +70,7 @@ class Walk:
             draw = jobs.random.uniform if self.norm == "Linf" else jobs.random.normal
             noise = draw("fab/start", images.shape[1:], restart=jobs.run).double()
             noise = 2 * noise - 1 if self.norm == "Linf" else noise
-            scale = radii / 2 / lengths(self.norm, noise.flatten(1)).clamp_(min=1e-300)
+            scale = radii / 2 / lengths(self.norm, noise.flatten(1).clone()).clamp_(min=1e-300)
             points = (images + scale[:, None, None, None] * noise).clamp_(0, 1).to(images.dtype)
         distances = lengths(self.norm, (points - images).flatten(1))
         return state | {"points": points, "distance": distances, "adversarial": torch.zeros_like(jobs.labels).bool()}
@@ -78,7 +79,7 @@ class Walk:
         before, landing = self.visit(passes, state)
         reach = state["eps"] * (1 + _ROUNDING)
         early = before.adversarial & (before.distances <= reach)
-        if early.device.type != "cpu" or bool(early.any()):
+        if not _host.can_look(early) or bool(early.any()):
             state["points"] = torch.where(early[:, None, None, None], before.points, landing.points)
         return early | (landing.adversarial & (landing.distances <= reach))
 
@@ -91,15 +92,15 @@ class Walk:
         landed = self._step(points.flatten(1), state["origin"].flatten(1), gaps, normals.flatten(1))
         landing = landed.view_as(points)
         logits = passes.logits(landing)
-        if passes.finite is not None and finite is not None:
-            passes.finite &= finite
+        if finite is not None:
+            passes.finite = finite if passes.finite is None else passes.finite & finite
         changes = landed - state["origin"].flatten(1)
         after = Seen(landing, succeeded(cross_entropy, logits, labels), lengths(self.norm, changes))
         state["points"], state["distance"], state["adversarial"] = landing, after.distances, after.adversarial
         return before, after
 
     def move(self, state: State) -> None:
-        kept = torch.where(state["adversarial"], self.beta, 1.0).double()
+        kept = torch.where(state["adversarial"], self.beta, torch.ones_like(state["distance"]))
         state["distance"] = state["distance"] * kept
         kept = kept.to(state["points"].dtype)[:, None, None, None]
         state["points"] = torch.lerp(state["origin"], state["points"], kept)
@@ -152,7 +153,7 @@ def gradients(passes: Passes, points: Tensor, labels: Tensor) -> tuple[Tensor, I
     y + 1, y + 2, ..., modulo K. NaN in the gradients counts as zero.
     """
     leaf = points.detach().requires_grad_()
-    logits = passes._forward(leaf)
+    logits = passes._forward(passes._model, leaf)
     passes.finite = logits.isfinite().all(dim=1)
     classes = logits.shape[1]
 
@@ -164,7 +165,8 @@ def gradients(passes: Passes, points: Tensor, labels: Tensor) -> tuple[Tensor, I
                 more = step < classes - 1
                 gradient = torch.autograd.grad(gaps.sum(), leaf, retain_graph=more, allow_unused=True)[0]
                 passes.backwards += len(points)
-            slope = torch.zeros_like(points) if gradient is None else gradient.nan_to_num_(nan=0.0)
+            # A new tensor: autograd may hand out expanded ones.
+            slope = torch.zeros_like(points) if gradient is None else gradient.nan_to_num(nan=0.0)
             yield gaps.detach(), slope
 
     return logits.detach(), each()

@@ -9,12 +9,13 @@ from torch import Tensor
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count
-from robust_attacks.closest import BOX, Closest, Shortest, check_number, verified
+from robust_attacks._settings import check_count, check_number
+from robust_attacks.closest import BOX, Closest, Shortest, verified
 from robust_attacks.losses import Loss, Targeted, margin, succeeded
 from robust_attacks.random import ImageRandom
 
 _LARGEST_CONSTANT = 1e10
+_STEEPEST = 1e15  # slopes are cut to it, so that their squares stay in float32
 _MEAN_DECAY, _SQUARE_DECAY, _SMALL = 0.9, 0.999, 1e-8  # of Adam
 
 
@@ -60,11 +61,11 @@ class CarliniWagner:
 
     def __post_init__(self) -> None:
         name = "CarliniWagner"
-        check_number(name, "confidence", self.confidence, least=0, most=torch.inf, open_ends=False)
-        check_number(name, "learning_rate", self.learning_rate, least=0, most=torch.inf)
+        check_number(name, "confidence", self.confidence)
+        check_number(name, "learning_rate", self.learning_rate, open_below=True)
         check_count(name, "steps", self.steps)
         check_count(name, "searches", self.searches)
-        check_number(name, "initial_constant", self.initial_constant, least=0, most=_LARGEST_CONSTANT)
+        check_number(name, "initial_constant", self.initial_constant, most=_LARGEST_CONSTANT, open_below=True)
         if not isinstance(self.abort_early, bool):
             raise TypeError(f"{name}: abort_early must be True or False, got {self.abort_early!r}")
         plain = self.loss.loss if isinstance(self.loss, Targeted) else self.loss
@@ -104,14 +105,18 @@ class CarliniWagner:
         random = check_call(BOX, images, labels, random)
         with pristine(model, images, random.seed) as model:
             images, labels = images.detach().clone(), labels.clone()
-            objective = Objective(model, self.loss, images)
+            objective = Objective(model, self._margins, images)
             shortest = Shortest("L2", images)
             if len(images):
                 self._bisect(objective, shortest, labels)
             return objective, verified(objective, self._wins, shortest, labels)
 
+    def _margins(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss without its rule of success, which `_wins` replaces: a target that is predicted may not be enough."""
+        return self.loss(logits, labels)
+
     def _wins(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return succeeded(self.loss, logits, labels) & (self.loss(logits, labels) >= self.confidence)
+        return succeeded(self.loss, logits, labels) & (self._margins(logits, labels) >= self.confidence)
 
     def _bisect(self, objective: Objective, shortest: Shortest, labels: Tensor) -> None:
         """Try `searches` constants on every image that does not win as it is."""
@@ -182,7 +187,7 @@ class CarliniWagner:
         tanh = state["variable"].tanh()
         points = (tanh + 1) / 2
         gradient, logits = objective.gradient(points, labels)
-        margins = self.loss(logits, labels)
+        margins = self._margins(logits, labels)
         changes = points - part.images
         squares = changes.double().square().sum(dim=(1, 2, 3))
         won = self._wins(logits, labels)
@@ -190,7 +195,8 @@ class CarliniWagner:
         state["found"] |= won
         lack = (self.confidence - margins).clamp(min=0)
         pull = torch.where(lack > 0, state["constant"], 0)[:, None, None, None]
-        slope = (2 * changes - pull * gradient) * ((1 - tanh * tanh) / 2)
+        push = (pull * gradient).clamp_(-_STEEPEST, _STEEPEST)
+        slope = (2 * changes - push) * ((1 - tanh * tanh) / 2)
         mean = state["mean"].mul_(_MEAN_DECAY).add_(slope, alpha=1 - _MEAN_DECAY)
         square = state["square"].mul_(_SQUARE_DECAY).addcmul_(slope, slope, value=1 - _SQUARE_DECAY)
         root = (square / (1 - _SQUARE_DECAY ** (step + 1))).sqrt_().add_(_SMALL)

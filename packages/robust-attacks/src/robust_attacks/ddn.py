@@ -9,8 +9,8 @@ from torch import Tensor
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count, check_loss
-from robust_attacks.closest import BOX, Closest, Shortest, check_number, cosine, farthest, length, unit, verified
+from robust_attacks._settings import check_count, check_loss, check_number
+from robust_attacks.closest import BOX, Closest, Shortest, cosine, farthest, length, unit, verified
 from robust_attacks.losses import Loss, cross_entropy, succeeded
 from robust_attacks.random import ImageRandom
 
@@ -54,8 +54,8 @@ class DDN:
 
     def __post_init__(self) -> None:
         check_count("DDN", "steps", self.steps)
-        check_number("DDN", "gamma", self.gamma, least=0, most=1)
-        check_number("DDN", "initial_norm", self.initial_norm, least=0, most=torch.inf)
+        check_number("DDN", "gamma", self.gamma, most=1, open_below=True, open_above=True)
+        check_number("DDN", "initial_norm", self.initial_norm, open_below=True)
         if self.levels is not None:
             check_count("DDN", "levels", self.levels)
             if self.levels < 2:
@@ -96,7 +96,7 @@ class DDN:
             shortest = Shortest("L2", images)
             if len(images):
                 self._descend(objective, shortest, images, labels, random)
-            return objective, verified(objective, partial(succeeded, self.loss), shortest, labels)
+            return objective, verified(objective, partial(succeeded, self.loss), shortest, labels, self._rounded)
 
     def _descend(
         self, objective: Objective, shortest: Shortest, images: Tensor, labels: Tensor, random: ImageRandom
@@ -112,8 +112,8 @@ class DDN:
             shortest.show(point, won)
             direction = unit(torch.where(length("L2", gradient) > 0, gradient, wander))
             change = direction.mul_(cosine(1.0, 0.01, step / self.steps)).add_(point - images)
-            radius = radius * torch.where(won, 1 - self.gamma, 1 + self.gamma)[:, None, None, None]
-            radius = torch.minimum(radius, most)
+            smaller, larger = radius * (1 - self.gamma), radius * (1 + self.gamma)
+            radius = torch.where(won[:, None, None, None], smaller, larger).minimum(most)
             point = self._rounded((images + unit(change) * radius).clamp_(0, 1).to(images.dtype))
         with torch.no_grad():
             logits = objective.logits(point, labels)

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count
-from robust_attacks.closest import BOX, Closest, Norm, Shortest, check_number, length, verified
+from robust_attacks._settings import check_count, check_number
+from robust_attacks.closest import BOX, Closest, Norm, Shortest, length, verified
 from robust_attacks.losses import margin, succeeded
 from robust_attacks.random import ImageRandom
 
@@ -59,7 +60,7 @@ class DeepFool:
         if self.norm not in _DUALS:
             raise ValueError(f'DeepFool: norm must be "L2" or "Linf", got {self.norm!r}')
         check_count("DeepFool", "steps", self.steps)
-        check_number("DeepFool", "overshoot", self.overshoot, least=0, most=torch.inf, open_ends=False)
+        check_number("DeepFool", "overshoot", self.overshoot)
         check_count("DeepFool", "candidates", self.candidates)
         if self.candidates < 2:
             raise ValueError(f"DeepFool: candidates must be at least 2, the label and another, got {self.candidates}")
@@ -119,7 +120,7 @@ class DeepFool:
             change = self._nearest(objective, leaf, logits, labels, others)
             walked = torch.where(won[:, None, None, None], walked, walked + change)
             points = (part.images + (1 + self.overshoot) * walked).clamp_(0, 1)
-            if labels.device.type == "cpu" or step % _LOOKS == _LOOKS - 1:
+            if _host.can_look(labels) or step % _LOOKS == _LOOKS - 1:
                 kept = (~won).nonzero()[:, 0]
                 if len(kept) < len(won):
                     if part is not shortest:
@@ -166,5 +167,6 @@ class _Boundaries(Objective):
             if gradient is None:
                 self._flat = True
                 gradient = torch.zeros_like(leaf)
-            self._broken[self._rows] |= ~gradient.abs().amax(dim=(1, 2, 3)).isfinite()
-            yield ahead.detach().double().abs()[:, None, None, None], gradient.nan_to_num_(nan=0.0)
+            self.broken[self._rows] |= ~gradient.abs().amax(dim=(1, 2, 3)).isfinite()
+            # A new tensor: autograd may hand out expanded ones.
+            yield ahead.detach().double().abs()[:, None, None, None], gradient.nan_to_num(nan=0.0)

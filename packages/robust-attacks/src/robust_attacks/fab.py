@@ -15,9 +15,9 @@ from robust_attacks._passes import Passes
 from robust_attacks._pool import Given, Search
 from robust_attacks._purity import pristine
 from robust_attacks._run import run
-from robust_attacks._settings import check_count, check_threat
+from robust_attacks._settings import check_count, check_number, check_threat
 from robust_attacks._verify import full_precision
-from robust_attacks.closest import BOX, Closest, Shortest, check_number, verified
+from robust_attacks.closest import BOX, Closest, Shortest, verified
 from robust_attacks.hyperplane import Norm
 from robust_attacks.losses import Loss, cross_entropy, succeeded
 from robust_attacks.random import ImageRandom
@@ -63,7 +63,7 @@ class FAB:
         >>> attack = FAB(threat=Linf(eps=0.2), targets=9)
         >>> closest = attack.minimum(model, torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]))
         >>> closest.adversarial  # the boundary is a sum of 0.8
-        tensor([[[[0.4000, 0.4000]]]])
+        tensor([[[[0.3995, 0.3995]]]])
     """
 
     threat: Threat
@@ -82,9 +82,9 @@ class FAB:
         check_count("FAB", "restarts", self.restarts, most=256)
         if self.targets is not None:
             check_count("FAB", "targets", self.targets)
-        check_number("FAB", "alpha_max", self.alpha_max, least=0, most=1, open_ends=False)
-        check_number("FAB", "eta", self.eta, least=1, most=torch.inf, open_ends=False)
-        check_number("FAB", "beta", self.beta, least=0, most=1, open_ends=False)
+        check_number("FAB", "alpha_max", self.alpha_max, most=1)
+        check_number("FAB", "eta", self.eta, least=1)
+        check_number("FAB", "beta", self.beta, most=1)
 
     @property
     def name(self) -> str:

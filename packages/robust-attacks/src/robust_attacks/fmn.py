@@ -9,14 +9,14 @@ from torch import Tensor
 
 from robust_attacks._checks import Model, check_call, check_images
 from robust_attacks._gradient import Objective
+from robust_attacks._order import kth_largest
 from robust_attacks._purity import pristine
-from robust_attacks._settings import check_count, check_loss
+from robust_attacks._settings import check_count, check_loss, check_number
 from robust_attacks.closest import (
     BOX,
     Closest,
     Norm,
     Shortest,
-    check_number,
     cosine,
     farthest,
     length,
@@ -24,12 +24,12 @@ from robust_attacks.closest import (
     verified,
 )
 from robust_attacks.losses import Loss, margin, succeeded
+from robust_attacks.projections import project_l1
 from robust_attacks.random import ImageRandom
 
 _DUALS: dict[Norm, Norm] = {"L1": "Linf", "L2": "L2", "Linf": "L1"}
 _BISECTIONS = 10
 _BEYOND = 1.02  # lengthens the estimate of the distance of the boundary; the overshoot of DeepFool
-_MOST_CUTS = 64  # Newton's steps in the L1 projection; a dozen are usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,9 @@ class FMN:
     Pintor, Roli, Brendel, Biggio, "Fast minimum-norm adversarial attacks through adaptive norm constraints", NeurIPS
     2021, arXiv:2102.12827, algorithm 1. The radius shrinks while the image is misclassified and grows while it is not;
     until an image is misclassified for the first time, it is an estimate of the distance of the boundary, here made
-    longer by the fraction `final_gamma`. L0 counts entries of (C, H, W), not pixels.
+    2 % longer, since a point on the boundary is not misclassified. The paper projects onto the ball and then clips to
+    the box; under L1, where few pixels change and these soon reach the box, that stops short of the boundary for good,
+    so L1 is projected exactly onto ball and box. L0 counts entries of (C, H, W), not pixels.
 
     An image costs `steps` forward passes, `steps` - 1 backward passes, and one forward pass that verifies the result;
     `starts` cost 12 forward passes more.
@@ -74,9 +76,9 @@ class FMN:
         if self.norm not in get_args(Norm):
             raise ValueError(f'FMN: norm must be "L0", "L1", "L2" or "Linf", got {self.norm!r}')
         check_count("FMN", "steps", self.steps)
-        check_number("FMN", "step_size", self.step_size, least=0, most=torch.inf)
-        check_number("FMN", "gamma", self.gamma, least=0, most=1)
-        check_number("FMN", "final_gamma", self.final_gamma, least=0, most=1)
+        check_number("FMN", "step_size", self.step_size, open_below=True)
+        check_number("FMN", "gamma", self.gamma, most=1, open_below=True, open_above=True)
+        check_number("FMN", "final_gamma", self.final_gamma, most=1, open_below=True, open_above=True)
         check_loss("FMN", self.loss)
 
     def __call__(
@@ -155,8 +157,7 @@ class FMN:
             radius = self._radius(radius, won, shortest, point, gradient, losses, gamma)
             radius = torch.minimum(radius, most)
             alpha = self.step_size * cosine(1.0, 0.01, step / self.steps)
-            change = (point - images).add_(unit(gradient), alpha=alpha)
-            point = (images + project(self.norm, change, radius)).clamp_(0, 1)
+            point = project(self.norm, images, point.add(unit(gradient), alpha=alpha), radius)
         with torch.no_grad():
             logits = objective.logits(point, labels)
         shortest.show(point, succeeded(self.loss, logits, labels))
@@ -185,44 +186,34 @@ class FMN:
         return torch.where(won, torch.minimum(radius * (1 - gamma), best), outside)
 
 
-def project(norm: Norm, changes: Tensor, radius: Tensor) -> Tensor:
-    """Nearest point to each change (N, C, H, W) in the ball of its radius, float64 (N, 1, 1, 1), without the box.
+def project(norm: Norm, images: Tensor, points: Tensor, radius: Tensor) -> Tensor:
+    """Points (N, C, H, W) brought into the balls around images, of radius float64 (N, 1, 1, 1), and into the box.
 
-    L2 shrinks what is outside, Linf clamps, L1 subtracts the same from all sizes, L0 keeps the largest entries (of
-    equal ones the first). What is inside stays as it is.
+    L2 shrinks the changes that are outside, Linf clamps them, L0 keeps the largest entries (of equal ones the first),
+    and what is in the ball keeps its change; then all are clipped to the box. L1 gives the nearest point of ball and
+    box.
     """
+    if norm == "L1":
+        return project_l1(images, images.double(), points, radius)
+    changes = points - images
     if norm == "Linf":
         bound = radius.to(changes.dtype)
-        return changes.clamp(-bound, bound)
-    if norm == "L2":
-        return (changes * (radius / length("L2", changes).clamp_(min=1e-300)).clamp_(max=1)).to(changes.dtype)
-    sizes = changes.flatten(1).abs()
-    if norm == "L0":
-        order = sizes.argsort(dim=1, descending=True, stable=True)
-        chosen = torch.arange(sizes.shape[1], device=sizes.device) < radius.flatten(1)
-        return changes * torch.zeros_like(chosen).scatter_(1, order, chosen).reshape(changes.shape)
-    cut = _cut(sizes, radius.flatten(1)).to(changes.dtype)
-    return ((sizes - cut).clamp_(min=0) * changes.flatten(1).sign()).reshape(changes.shape)
+        changes = changes.clamp_(-bound, bound)
+    elif norm == "L2":
+        factor = (radius / length("L2", changes).clamp_(min=1e-300)).clamp_(max=1)
+        changes = changes.mul_(factor.to(changes.dtype))
+    else:
+        changes = changes.mul_(_largest(changes.flatten(1).abs(), radius.flatten()).view_as(changes))
+    return changes.add_(images).clamp_(0, 1)
 
 
-def _cut(sizes: Tensor, radius: Tensor) -> Tensor:
-    """The root t >= 0 of `sum max(size - t, 0) = radius`, float64 (N, 1); 0 where the sum of sizes is smaller.
-
-    The left side is convex and falling, so that Newton's steps from 0 climb to the root and never pass it; they are
-    there once no entry drops out (Michelot, "A finite algorithm for finding the projection of a point onto the
-    canonical simplex of R^n", JOTA 1986).
-    """
-    cut = torch.zeros_like(radius)
-    before = None
-    for _ in range(_MOST_CUTS):
-        above = sizes > cut
-        count = above.sum(dim=1, keepdim=True)
-        if sizes.device.type == "cpu" and before is not None and torch.equal(count, before):
-            break
-        total = (sizes * above).sum(dim=1, keepdim=True, dtype=torch.float64)
-        cut = torch.maximum(cut, (total - radius) / count.clamp(min=1))
-        before = count
-    return cut
+def _largest(sizes: Tensor, count: Tensor) -> Tensor:
+    """Which are the `count` (n,) largest of the sizes (n, d), bool; of equal ones the first."""
+    wanted = count.long().clamp(max=sizes.shape[1])
+    least = kth_largest(sizes, wanted.clamp(min=1))[:, None]
+    more, equal = sizes > least, sizes == least
+    left = wanted[:, None] - more.sum(dim=1, keepdim=True)
+    return more | (equal & (equal.cumsum(dim=1) <= left))
 
 
 def _check_starts(starts: Tensor, images: Tensor) -> None:
@@ -251,11 +242,10 @@ def _bisect(objective: Objective, loss: Loss, shortest: Shortest, labels: Tensor
 
     judge(images)
     judge(starts)
-    changes = starts - images
-    high = length(norm, changes)
+    high = length(norm, starts.double() - images)
     low = torch.zeros_like(high)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         middle = middle.ceil() if norm == "L0" else middle
-        won = judge((images + project(norm, changes, middle)).clamp_(0, 1))
+        won = judge(project(norm, images, starts, middle))
         low, high = torch.where(won, low, middle), torch.where(won, middle, high)

@@ -7,9 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
+
 Norm = Literal["Linf", "L2", "L1"]
 
-_CLOSE = 1e-7  # relative change of the multiplier at which Newton's steps end
+_CLOSE = {torch.float32: 1e-7, torch.float64: 1e-15}  # relative change of the multiplier at which Newton's steps end
 _MOST_STEPS = 100  # on the CPU, far more than ever seen: each step either ends or clips more pixels
 _LOCKED_STEPS = 12  # where the host must not wait; 4 to 6 are typical, and a step too few ends short of the plane
 _SOUND = 1 / 8  # least share of the way that pixels off the box must make for float32 products to be good enough
@@ -38,7 +40,7 @@ class Hyperplanes:
         normals: w, (n, d), finite. Two projections onto the same planes share what depends on w alone.
         norm: "Linf", "L2" or "L1".
         locked: take the same number of steps for every row and never make the host wait for the device; None means
-            on every device but the CPU.
+            wherever the host must not look, on every device but the CPU.
 
     Examples:
         >>> planes = Hyperplanes(torch.tensor([[1.0, 2.0]]), "L2")
@@ -51,7 +53,7 @@ class Hyperplanes:
     def __init__(self, normals: Tensor, norm: Norm, locked: bool | None = None) -> None:
         self._normals = normals
         self._norm = norm
-        self._locked = normals.device.type != "cpu" if locked is None else locked
+        self._locked = not _host.can_look(normals) if locked is None else locked
         self._sizes = normals.abs()
         self._top: tuple[Tensor, Tensor] | None = None
         if norm == "L1":
@@ -117,12 +119,15 @@ class Hyperplanes:
         multiplier = (wanted / slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)  # the first step, from 0
         buffer = torch.empty_like(kinks)
         for _ in range(_LOCKED_STEPS if self._locked else _MOST_STEPS):
-            at = multiplier.to(kinks.dtype)[:, None]
-            fixed = sums(torch.le(kinks, at, out=buffer).mul_(parts))
+            at, before = multiplier.to(kinks.dtype)[:, None], slope
             slope = sums(torch.gt(kinks, at, out=buffer).mul_(self._slopes))
+            done = done | (slope == before)  # the same pixels are off the box: the last step has ended at the root
+            if not self._locked and bool(done.all()):
+                break
+            fixed = sums(torch.le(kinks, at, out=buffer).mul_(parts))
             further = ((wanted - fixed) / slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)
             further = torch.where(slope > 0, torch.maximum(further, multiplier), multiplier)
-            done = done | (further - multiplier <= _CLOSE * further)
+            done = done | (further - multiplier <= _CLOSE[kinks.dtype] * further)
             multiplier = further
             if not self._locked and bool(done.all()):
                 break
