@@ -31,10 +31,16 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
     k0, k1 = key
     for _ in range(_ROUNDS):
         p, q = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = _high(q) ^ (c1 ^ k0), q & _WORD, _high(p) ^ (c3 ^ k1), p & _WORD
+        # c1 and c3 are the low halves of the last products; one mask will do for these and for the high halves.
+        c0, c2 = _mixed(q, c1, k0), _mixed(p, c3, k1)
+        c1, c3 = q, p
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return c0, c1, c2, c3  # type: ignore[return-value]  # tensors after the first round
+    return c0, c1 & _WORD, c2, c3 & _WORD  # type: ignore[return-value]  # tensors after the first round
 
 
-def _high(product: Tensor | int) -> Tensor | int:
-    return (product >> 32) & _WORD
+def _mixed(product: Tensor | int, word: Tensor | int, key: int) -> Tensor | int:
+    """The high half of a product, xor a word, xor a key."""
+    mixed = (product >> 32) ^ word
+    mixed ^= key
+    mixed &= _WORD
+    return mixed

@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_attacks._checks import Model
+from robust_attacks._checks import Model, check_call
 from robust_attacks._passes import Passes
-from robust_attacks.losses import Loss, cross_entropy, dlr
+from robust_attacks._purity import pristine
+from robust_attacks.losses import Loss, cross_entropy, dlr, predicted
+from robust_attacks.pgd import PGD
+from robust_attacks.random import ImageRandom
 from robust_attacks.report import Flag, Stage
+from robust_attacks.threats import Linf
 
 _SURPRISE = 0.002  # share of the images that a later attack may break without a sign of masked gradients
 _REPEATS = 5
+_LEFT = 0.05  # share of the images that a sweep may leave standing without a sign
 
 
 def training_mode(model: Model) -> list[Flag]:
@@ -80,6 +85,51 @@ def after(parts: list[Stage]) -> list[Flag]:
         if drop > _SURPRISE and later.name.startswith("fab"):
             message = f"FAB broke {drop:.1%} of the images, which APGD could not: gradients may be masked or scaled"
             flags.append(Flag("fab-wins", message, drop))
+    return flags
+
+
+def sweep(model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom | None = None) -> list[Flag]:
+    """Signs of masked gradients that only further attacks can show; costs 23 forward and 20 backward passes per image.
+
+    Carlini et al., "On evaluating adversarial robustness", arXiv:1902.06705, sections 3.7 and 4.2: an attack without
+    room changes nothing, one that may replace half of the range of every pixel leaves nothing, and the loss rises with
+    the steps in between.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] to logits (N, K).
+        images: float32 or float64 (N, C, H, W) in [0, 1].
+        labels: true classes, int64 (N,).
+        random: the images' random streams; None draws one seed from torch's CPU generator.
+
+    Raises:
+        TypeError: if images, labels, `random` or logits are of a wrong type.
+        ValueError: if their shapes or values are wrong.
+
+    Examples:
+        >>> model = lambda images: torch.stack((images.round().sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
+        >>> [flag.name for flag in sweep(model, torch.full((2, 1, 1, 2), 0.6), torch.tensor([0, 0]))]
+        ['unbounded-attack']
+    """
+    random = check_call(Linf(eps=0.0), images, labels, random)
+    attacks = {eps: PGD(threat=Linf(eps=eps), steps=10, step_size=0.1) for eps in (0.0, 0.5)}
+    points = {eps: attack(model, images, labels, random=random) for eps, attack in attacks.items()}
+    with pristine(model, images, random.seed) as lent, torch.no_grad():
+        clean, unmoved, far = (lent(some) for some in (images.clone(), points[0.0], points[0.5]))
+    stands = predicted(clean) == labels
+    flags = []
+    moved = int(((predicted(unmoved) == labels) != stands).sum())
+    if moved:
+        message = f"{moved} images change their verdict though nothing may change: the model randomises or keeps state"
+        flags.append(Flag("attack-without-room", message, moved / len(labels)))
+    left = float((predicted(far) == labels).double().mean()) if len(labels) else 0.0
+    if left > _LEFT:
+        message = f"{left:.1%} of the images withstand changes of half the range of every pixel: gradients are masked"
+        flags.append(Flag("unbounded-attack", message, left))
+    rises = cross_entropy(far, labels) > cross_entropy(clean, labels)
+    flat = float((stands & ~rises).double().mean()) if len(labels) else 0.0
+    if flat > _LEFT:
+        message = f"the loss of {flat:.1%} of the images does not rise with the steps: gradients lead nowhere"
+        flags.append(Flag("flat-loss", message, flat))
     return flags
 
 
