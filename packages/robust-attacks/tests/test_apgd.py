@@ -303,3 +303,15 @@ def test_averages_draws_of_a_randomised_model():
     assert bool((adversarial.sum(dim=(1, 2, 3)) < 1.21).all())
     first, second = (settled(Noisy(), images, labels, random=ImageRandom(0)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=1e-6), L2(eps=2e-3), L1(eps=1e-2)], ids=lambda threat: threat.name)
+def test_balls_as_small_as_the_rounding_of_pixels_are_not_left(threat):
+    """The sum of the roundings of 3,072 pixels in float32 is not small beside these radii."""
+    weight = torch.randn(3072, 4, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    model = lambda x: x.flatten(1) @ weight + 1e4 * torch.nn.functional.one_hot(labels[: len(x)], 4)  # noqa: E731
+    adversarial = APGD(threat=threat, steps=10)(model, images, labels, random=ImageRandom(0))
+    assert bool((threat.distance(images, adversarial) <= threat.eps * (1 + threat.tolerance)).all())
+    assert not torch.equal(adversarial, images)

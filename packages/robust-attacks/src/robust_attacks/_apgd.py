@@ -51,6 +51,19 @@ class Aim:
     random_run: Callable[[int], tuple[int, int]]
 
 
+def evaluate(aim: Aim, passes: Passes, state: State, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (n, K), losses (n,) and gradients (n, C, H, W) at the points.
+
+    The gradients of the last look, which nobody needs, are not computed where the host can see that it is the last for
+    all. Those of the look before give up their memory first.
+    """
+    points, age = state["points"], state["age"]
+    del state["gradient"]
+    over = _host.can_look(age) and bool((age == length - 1).all())
+    logits, losses, gradient = passes.gradient(points, lambda logits: aim.losses(logits, state), need_gradient=not over)
+    return logits, losses.to(points.dtype), torch.zeros_like(points) if gradient is None else gradient
+
+
 class Climb:
     """Ascent with momentum and a step that is halved when it no longer helps; arXiv:2003.01690, algorithm 1."""
 
@@ -96,20 +109,13 @@ class Climb:
 
     def look(self, passes: Passes, state: State) -> Tensor:
         age, points = state["age"], state["points"]
-        over = _host.can_look(age) and bool((age == self.length - 1).all())
-        logits, losses, gradient = passes.gradient(
-            points, lambda logits: self._aim.losses(logits, state), need_gradient=not over
-        )
-        losses = losses.to(points.dtype)
-        if gradient is not None:
-            state["gradient"] = gradient
+        logits, losses, state["gradient"] = evaluate(self._aim, passes, state, self.length)
         higher = losses > state["highest"]
         state["highest"] = torch.where(higher, losses, state["highest"])
         state["rises"] += (losses > state["last"]) & (age > 0)
         state["last"] = torch.where(age > 0, losses, 0)  # the first comparison is with 0, as published
-        wide = higher[:, None, None, None]
-        torch.where(wide, points, state["best"], out=state["best"])
-        torch.where(wide, state["gradient"], state["best_gradient"], out=state["best_gradient"])
+        _host.overwrite(higher, state["best"], points)
+        _host.overwrite(higher, state["best_gradient"], state["gradient"])
         return succeeded(self._aim.rule, logits, state["labels"])
 
     def move(self, state: State) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robust_attacks import _host
-from robust_attacks._apgd import Aim
+from robust_attacks._apgd import Aim, evaluate
 from robust_attacks._order import kth_largest
 from robust_attacks._passes import Passes
 from robust_attacks._pool import Jobs, State
@@ -85,15 +85,11 @@ class SparseClimb:
     def look(self, passes: Passes, state: State) -> Tensor:
         self._table = self._table.to(state["points"].device)
         points = state["points"]
-        logits, losses, gradient = passes.gradient(points, lambda logits: self._aim.losses(logits, state))
-        losses = losses.to(points.dtype)
-        if gradient is not None:
-            state["gradient"] = gradient
+        logits, losses, state["gradient"] = evaluate(self._aim, passes, state, self.length)
         higher = losses > state["highest"]
         state["highest"] = torch.where(higher, losses, state["highest"])
-        wide = higher[:, None, None, None]
-        torch.where(wide, points, state["best"], out=state["best"])
-        torch.where(wide, state["gradient"], state["best_gradient"], out=state["best_gradient"])
+        _host.overwrite(higher, state["best"], points)
+        _host.overwrite(higher, state["best_gradient"], state["gradient"])
         return succeeded(self._aim.rule, logits, state["labels"]) & self._table.last_phase[state["age"]]
 
     def move(self, state: State) -> None:

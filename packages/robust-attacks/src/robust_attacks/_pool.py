@@ -85,7 +85,10 @@ class Search(Protocol):
         ...
 
     def look(self, passes: Passes, state: State) -> Tensor:
-        """Evaluate every job once: which of `state["points"]` win now, bool (n,)."""
+        """Evaluate every job once: which of `state["points"]` win now, bool (n,).
+
+        Jobs may be exhausted before their time: where `state["over"]` is there after a look, bool (n,), it tells which.
+        """
         ...
 
     def move(self, state: State) -> None:
@@ -131,29 +134,40 @@ def hunt(
     )
     batch = _Batch(search, given, list(islice(waiting, batch_size)))
     while batch.jobs:
-        won, points = batch.advance(passes)
-        _record_wins(batch, judge, given, ledger, won, points)
-        leaving = _record_ends(batch, search, ledger)
+        # The points get no name here, which would keep their memory.
+        news = _record_wins(batch, judge, given, ledger, *batch.advance(passes))
+        leaving = _record_ends(batch, search, ledger) if news or batch.left == 0 else []
         if len(leaving) < len(batch.jobs):
             search.move(batch.state)
-        batch.replace(leaving, list(islice(waiting, len(leaving))))
+        if leaving:
+            batch.replace(leaving, list(islice(waiting, len(leaving))))
         tell()
 
 
 class _Batch:
-    """The jobs that are going on: for each (run, row) its age, and its row of every tensor of the state."""
+    """The jobs that are going on: for each (run, row) when it started, and its row of every tensor of the state."""
 
     def __init__(self, search: Search, given: Given, jobs: list[tuple[int, int]]) -> None:
         self._search = search
         self._given = given
+        self._looks = 0  # at this batch in all
         self.jobs = jobs
-        self.ages = [0] * len(jobs)
+        self.births = [0] * len(jobs)
+        self._first_birth = 0
         self.state = self._start(jobs) if jobs else {}
+
+    @property
+    def left(self) -> int:
+        """Looks until the oldest job is exhausted."""
+        return self._search.length - self._looks + self._first_birth
+
+    def exhausted(self, place: int) -> bool:
+        """Whether a job has had all its looks."""
+        return self._looks - self.births[place] >= self._search.length
 
     def advance(self, passes: Passes) -> tuple[Tensor, Tensor]:
         """Look, several times where checks are dear: which jobs have won, bool (n,), and the points of their wins."""
-        left = min(self._search.length - age for age in self.ages)
-        looks = 1 if _host.can_look(self.state["age"]) else min(_LOOKS_BETWEEN_CHECKS, left)
+        looks = 1 if _host.can_look(self.state["age"]) else min(_LOOKS_BETWEEN_CHECKS, self.left)
         won, points = self._look(passes), self.state["points"]
         if looks > 1:
             points = points.clone()
@@ -162,7 +176,10 @@ class _Batch:
             now = self._look(passes)
             points = torch.where((now & ~won)[:, None, None, None], self.state["points"], points)
             won = won | now
-        self.ages = [age + looks for age in self.ages]
+        self._looks += looks
+        if "over" in self.state:
+            for place in self.state["over"].nonzero()[:, 0].tolist():
+                self.births[place] = self._first_birth = self._looks - self._search.length
         return won, points
 
     def replace(self, leaving: list[int], jobs: list[tuple[int, int]]) -> None:
@@ -173,10 +190,13 @@ class _Batch:
             for name, fresh in self._start(jobs).items():
                 self.state[name][index] = fresh
             for place, job in zip(places, jobs, strict=True):
-                self.jobs[place], self.ages[place] = job, 0
+                self.jobs[place], self.births[place] = job, self._looks
         gone = set(leaving[len(jobs) :])
-        if not gone:
-            return
+        if gone:
+            self._close(gone)
+        self._first_birth = min(self.births, default=0)
+
+    def _close(self, gone: set[int]) -> None:
         size = len(self.jobs) - len(gone)
         holes = sorted(place for place in gone if place < size)
         movers = [place for place in range(size, len(self.jobs)) if place not in gone]
@@ -186,8 +206,8 @@ class _Batch:
                 tensor[to] = tensor[source]
             self.state[name] = tensor[:size]
         for hole, mover in zip(holes, movers, strict=True):
-            self.jobs[hole], self.ages[hole] = self.jobs[mover], self.ages[mover]
-        del self.jobs[size:], self.ages[size:]
+            self.jobs[hole], self.births[hole] = self.jobs[mover], self.births[mover]
+        del self.jobs[size:], self.births[size:]
 
     def _look(self, passes: Passes) -> Tensor:
         won = self._search.look(passes, self.state)
@@ -210,10 +230,11 @@ class _Batch:
         return state
 
 
-def _record_wins(batch: _Batch, judge: Judge, given: Given, ledger: Ledger, won: Tensor, points: Tensor) -> None:
+def _record_wins(batch: _Batch, judge: Judge, given: Given, ledger: Ledger, won: Tensor, points: Tensor) -> bool:
+    """Write down the wins that a second look confirms; whether there was any."""
     places = won.nonzero()[:, 0]
     if not len(places):
-        return
+        return False
     jobs = [batch.jobs[place] for place in places.tolist()]
     of = given.jobs(torch.tensor([row for _, row in jobs]))
     points, confirmed = judge.confirm(of.threat, of.images, points[places], of.labels)
@@ -223,16 +244,13 @@ def _record_wins(batch: _Batch, judge: Judge, given: Given, ledger: Ledger, won:
             ledger.record_win(row, run, point)
         else:
             ledger.flips += 1
+    return bool(confirmed.any())
 
 
 def _record_ends(batch: _Batch, search: Search, ledger: Ledger) -> list[int]:
     """Write down which jobs are over and what the exhausted ones leave behind; the places of all of them."""
     winner = ledger.winner.tolist()
-    leaving = [
-        place
-        for place, ((run, row), age) in enumerate(zip(batch.jobs, batch.ages, strict=True))
-        if winner[row] <= run or age >= search.length
-    ]
+    leaving = [place for place, (run, row) in enumerate(batch.jobs) if winner[row] <= run or batch.exhausted(place)]
     if not leaving:
         return leaving
     index = torch.tensor(leaving, device=batch.state["age"].device)

@@ -10,7 +10,7 @@ from robust_attacks._ledger import Ledger
 from robust_attacks._passes import Passes
 from robust_attacks._pool import Given, Search, hunt
 from robust_attacks._purity import pristine
-from robust_attacks._verify import Judge, full_precision
+from robust_attacks._verify import Judge, brought_inside, full_precision
 from robust_attacks.losses import Loss, succeeded
 from robust_attacks.random import ImageRandom
 from robust_attacks.threats import Threat
@@ -55,9 +55,9 @@ def run(attack: Pooled, model: Model, images: Tensor, labels: Tensor, random: Im
     if not len(images):
         return images.detach().clone()
     with pristine(model, images, random.seed) as model, full_precision(images.device):
-        images, labels = images.detach().clone(), labels.clone()
+        images, labels = images.detach(), labels.clone()
         passes = Passes(model, attack.eot)
-        logits = passes.logits(images)
+        logits = passes.logits(images.clone())  # a model that writes into its input is found out on a copy
         check_labels(labels, images, classes=logits.shape[1])
         finite = logits.isfinite().all(dim=1)
         search = attack.search(logits.shape[1], random.seed)
@@ -73,4 +73,4 @@ def run(attack: Pooled, model: Model, images: Tensor, labels: Tensor, random: Im
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return check_result(attack.threat, images, ledger.adversarial)
+        return check_result(attack.threat, images, brought_inside(attack.threat, images, ledger.adversarial))

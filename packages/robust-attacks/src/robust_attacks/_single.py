@@ -7,9 +7,10 @@ from torch import Tensor
 
 from robust_attacks import _host
 from robust_attacks._landing import PIXELS, aim, length, shrink
+from robust_attacks.hyperplane import sums
 
 _MOST_PASSES = 200  # far more than ever seen; whatever they have found is brought inside
-_NEARLY = 4e-7  # what float32 pixels may do to a sum, relative
+_NEARLY = 1.5e-6  # what float32 pixels, added in groups, may do to a sum, relative
 _NEAR = 2.0  # offsets up to which float32 finds the threshold of L1 as exactly as a pixel
 
 
@@ -89,8 +90,8 @@ def _search_l1(
         high = torch.where(excess > 0, high, torch.minimum(high, cut))
         step, middle = (cut + excess / slope).float(), low + (high - low) / 2
         narrow = ~((middle > low) & (middle < high))
+        solved = (excess.abs() <= 1e-8 * goal) | (step == cut)  # no float32 number is nearer to the root
         step = torch.where((step > low) & (step < high), step, middle)
-        solved = excess.abs() <= 1e-8 * goal
         cut = torch.where(done | solved, cut, torch.where(narrow, high, step))
         done |= solved | narrow
         if bool(done.all()):
@@ -101,4 +102,4 @@ def _search_l1(
 
 
 def _sum(numbers: Tensor) -> Tensor:
-    return numbers.sum(dim=PIXELS, keepdim=True, dtype=torch.float64)
+    return sums(numbers.flatten(1))[:, None, None, None]

@@ -28,13 +28,19 @@ class Judge:
 
     def confirm(self, threat: Threat, images: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The points, moved inside where rounding had carried them out, and which of them win, bool (n,)."""
-        outside = ~inside(threat, images, points)
-        if bool(outside.any()):
-            repaired = threat.projector(images)(points.nan_to_num(nan=0.0))
-            points = torch.where(outside[:, None, None, None], repaired, points)
+        points = brought_inside(threat, images, points)
         with exact_arithmetic():
-            logits = self.passes.logits(points)
+            logits = self.passes.logits(points, exact=True)
         return points, succeeded(self.loss, logits, labels) & inside(threat, images, points)
+
+
+def brought_inside(threat: Threat, images: Tensor, points: Tensor) -> Tensor:
+    """The points (n, C, H, W), projected where rounding, or an attack from elsewhere, had carried them out."""
+    outside = ~inside(threat, images, points)
+    if not bool(outside.any()):
+        return points
+    repaired = threat.projector(images)(points.nan_to_num(nan=0.0))
+    return torch.where(outside[:, None, None, None], repaired, points)
 
 
 def inside(threat: Threat, images: Tensor, points: Tensor) -> Tensor:
