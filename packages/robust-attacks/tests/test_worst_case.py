@@ -234,7 +234,8 @@ def test_what_was_done_before_an_interruption_is_not_done_again(suite, model, im
 
     with pytest.raises(Stopped):
         suite.run(model, images, labels, checkpoint=tmp_path / "run.pt", progress=interrupt)
-    expected, report = suite.run(model, images, labels), suite.run(model, images, labels, checkpoint=tmp_path / "run.pt")
+    expected = suite.run(model, images, labels)
+    report = suite.run(model, images, labels, checkpoint=tmp_path / "run.pt")
     assert report.forwards["apgd-ce"] == expected.forwards["apgd-ce"]
     assert torch.equal(report.adversarial, expected.adversarial)
 
@@ -270,7 +271,7 @@ def test_a_torn_checkpoint_is_refused(suite, model, images, labels, tmp_path):
     file = tmp_path / "run.pt"
     suite.run(model, images, labels, checkpoint=file)
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint .* delete it to begin anew"):
+    with pytest.raises(ValueError, match=r"cannot be read as a checkpoint .* delete it to begin anew"):
         suite.run(model, images, labels, checkpoint=file)
     torch.save({"format": "something else"}, file)
     with pytest.raises(ValueError, match="is no checkpoint of robust-attacks"):

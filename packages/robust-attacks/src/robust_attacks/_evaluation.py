@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_attacks import sanity as signs
+from robust_attacks._accelerated import Accelerate, FewSizes
 from robust_attacks._checkpoint import Checkpoint
 from robust_attacks._checks import Model, check_call, check_labels
 from robust_attacks._fingerprint import describe, digest, digest_model
@@ -21,7 +22,7 @@ from robust_attacks._purity import pristine
 from robust_attacks._verify import Judge, exact_arithmetic, full_precision
 from robust_attacks.losses import cross_entropy, dlr, margin, predicted, succeeded
 from robust_attacks.random import ImageRandom
-from robust_attacks.report import Flag, Report, Stage
+from robust_attacks.report import Flag, Progress, Report, Stage
 
 if TYPE_CHECKING:
     from robust_attacks.worst_case import WorstCase
@@ -29,27 +30,6 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_SAVES = 60.0
 _SECONDS_BETWEEN_REPORTS = 0.2
 _FRESH_DRAWS = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
-
-    Args:
-        stage: the name of the attack that is going on.
-        number: of the stage, from 1.
-        stages: how many there are.
-        done: images that this attack has decided.
-        total: images that it was given.
-        robust: images that no attack has broken so far.
-    """
-
-    stage: str
-    number: int
-    stages: int
-    done: int
-    total: int
-    robust: int
 
 
 def evaluate(
@@ -63,6 +43,7 @@ def evaluate(
     sanity: bool,
     checkpoint: str | PathLike[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    accelerate: Accelerate | None = None,
 ) -> Report:
     """See `WorstCase.run`."""
     assert worst_case.threat is not None
@@ -78,7 +59,7 @@ def evaluate(
         fingerprint |= {"images": digest(images), "labels": digest(labels), "ids": digest(random.ids)}
     device = _device(model, images)
     with pristine(model, images, random.seed) as lent, full_precision(device):
-        run = _Run(worst_case, lent, images.detach(), labels, random, device, batch_size, progress)
+        run = _Run(worst_case, lent, images.detach(), labels, random, device, batch_size, progress, accelerate)
         if checkpoint:
             run.resume(Checkpoint(checkpoint, fingerprint))
         if sanity:
@@ -102,11 +83,13 @@ class _Run:
         device: torch.device,
         batch_size: int,
         progress: Callable[[Progress], None] | None,
+        accelerate: Accelerate | None,
     ) -> None:
         assert worst_case.threat is not None
         self._suite = worst_case
         self._attacks = list(worst_case.stages.items())
         self._model = model
+        self._fast = None if accelerate is None else FewSizes(accelerate(model), batch_size)
         self._batch_size = batch_size
         self._progress = progress
         self._checkpoint: Checkpoint | None = None
@@ -124,13 +107,16 @@ class _Run:
         self.adversarial = images.clone()
         self.parts: list[Stage] = []
         self.notes = [note for name, attack in self._attacks for note in _fitted(name, attack, classes)[1]]
+        if accelerate is not None:
+            self.notes.append(f"the searches saw the model through {describe(accelerate)}; every verdict is its own")
         if self._eot > 1:
             self.notes.append("the model's own randomness belongs to the batch: no result is promised per image")
 
     def _clean_logits(self, images: Tensor, device: torch.device) -> Tensor:
         passes = Passes(self._model, self._eot)
         with exact_arithmetic():
-            parts = [passes.logits(some.to(device)) for some in torch.split(images, self._batch_size)]
+            # A model that writes into its input is found out on a copy.
+            parts = [passes.logits(some.to(device, copy=True)) for some in torch.split(images, self._batch_size)]
         return torch.cat(parts).to(images.device) if parts else images.new_zeros(0, 2)
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -158,7 +144,7 @@ class _Run:
             self._stage(name, _fitted(name, attack, self._given.logits.shape[1])[0])
 
     def _stage(self, name: str, attack: Any) -> None:
-        passes = Passes(self._model, getattr(attack, "eot", 1))
+        passes = Passes(self._model, getattr(attack, "eot", 1), self._fast)
         judge = Judge(passes, cross_entropy)
         search = attack.search(self._given.logits.shape[1], self._given.random.seed) if _is_pooled(attack) else None
         ledger = Ledger.of(self.adversarial, search.runs if search else 1, keep_best=False)
@@ -166,10 +152,14 @@ class _Run:
         start = time.perf_counter()
         rows = self.standing.nonzero()[:, 0]
 
-        def tell(force: bool = False) -> None:
-            self._tell(name, ledger, rows)
-            if self._checkpoint and (force or time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES):
-                self._save(ledger, passes, before + time.perf_counter() - start)
+        def save() -> None:
+            self._save(ledger, passes, before + time.perf_counter() - start)
+
+        def tell() -> None:
+            if time.monotonic() - self._told > _SECONDS_BETWEEN_REPORTS:
+                self._tell(name, ledger, rows)
+            if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
+                save()
 
         try:
             if search:
@@ -177,8 +167,9 @@ class _Run:
             else:
                 self._call(attack, passes, judge, ledger, rows, tell)
         except BaseException:
-            tell(force=True)
+            save()
             raise
+        self._tell(name, ledger, rows)
         self.breaker[ledger.won & self.standing] = len(self.parts)
         self.standing &= ~ledger.won
         self.finite &= ledger.finite
@@ -188,8 +179,7 @@ class _Run:
         self.parts.append(
             Stage(name, settings, robust.clone(), passes.forwards, passes.backwards, seconds, ledger.flips)
         )
-        if self._checkpoint:
-            self._save(None, passes, 0.0)
+        self._save(None, passes, 0.0)
 
     def _call(
         self, attack: Any, passes: Passes, judge: Judge, ledger: Ledger, rows: Tensor, tell: Callable[[], None]
@@ -204,8 +194,8 @@ class _Run:
                 raise ValueError(f"{attack!r} turned images {tuple(jobs.images.shape)} into {shape}")
             points, confirmed = judge.confirm(jobs.threat, jobs.images, points.detach(), jobs.labels)
             points = points.to(ledger.adversarial.device)
-            assert passes.finite is not None
-            ledger.finite[some] &= passes.finite.cpu()
+            if passes.finite is not None:
+                ledger.finite[some] &= passes.finite.cpu()
             for row, point, sure in zip(some.tolist(), points, confirmed.tolist(), strict=True):
                 ledger.finished[row, 0] = True
                 if sure:
@@ -260,16 +250,18 @@ class _Run:
         return wrong
 
     def _tell(self, name: str, ledger: Ledger, rows: Tensor) -> None:
-        if not self._progress or time.monotonic() - self._told < _SECONDS_BETWEEN_REPORTS:
-            return
         self._told = time.monotonic()
+        if self._progress is None:
+            return
         won = ledger.won
         done = int((won | ledger.finished.all(dim=1))[rows].sum())
         robust = int((self.standing & self.finite & ~won).sum())
         self._progress(Progress(name, len(self.parts) + 1, len(self._attacks), done, len(rows), robust))
 
     def _save(self, ledger: Ledger | None, passes: Passes, seconds: float) -> None:
-        assert self._checkpoint is not None
+        """Write down what is known, if there is a file for it; of a stage that goes on too."""
+        if self._checkpoint is None:
+            return
         stage: dict[str, Any] | None = None
         if ledger is not None:
             stage = {"winner": ledger.winner, "finished": ledger.finished, "finite": ledger.finite}

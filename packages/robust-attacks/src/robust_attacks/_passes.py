@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks._checks import Model, check_logits
 
 
@@ -18,23 +19,26 @@ class Passes:
     Args:
         model: images (N, C, H, W) to logits (N, K).
         eot: draws per evaluation, >= 1; each is a pass of its own, so the memory is that of one.
+        fast: does the same as the model, up to rounding; it takes all passes but those that are asked to be exact.
     """
 
-    def __init__(self, model: Model, eot: int = 1) -> None:
-        self._model = model
+    def __init__(self, model: Model, eot: int = 1, fast: Model | None = None) -> None:
+        self._exact = model
+        self._model = fast or model
         self._eot = eot
         self.forwards = 0
         self.backwards = 0
         self.finite: Tensor | None = None
-        """Which rows of the last evaluation had finite logits and gradients, bool (n,)."""
+        """Which rows of the last evaluation had finite logits and gradients, bool (n,); None if all are known to."""
 
-    def logits(self, points: Tensor) -> Tensor:
-        """Logits (n, K) of points (n, C, H, W), without a graph."""
+    def logits(self, points: Tensor, *, exact: bool = False) -> Tensor:
+        """Logits (n, K) of points (n, C, H, W), without a graph; `exact` ones are those of the model itself."""
+        model = self._exact if exact else self._model
         with torch.no_grad():
-            logits = sum((self._forward(points) for _ in range(self._eot - 1)), self._forward(points))
+            logits = sum((self._forward(model, points) for _ in range(self._eot - 1)), self._forward(model, points))
         if self._eot > 1:
             logits = logits / self._eot
-        self.finite = logits.isfinite().all(dim=1)
+        self.finite = None if _host.surely_finite(logits) else logits.isfinite().all(dim=1)
         return logits
 
     def gradient(
@@ -57,7 +61,7 @@ class Passes:
         if self._eot > 1:
             logits, losses, gradient = logits / self._eot, losses / self._eot, gradient / self._eot
         self.finite = logits.isfinite().all(dim=1)
-        return logits, losses, gradient.nan_to_num(nan=0.0)  # a new tensor: autograd may hand out expanded ones
+        return logits, losses, gradient
 
     def counted(self) -> Model:
         """The model as a function, whose forward and backward passes are counted whoever makes them."""
@@ -76,17 +80,19 @@ class Passes:
 
     def _differentiate(self, points: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         leaf = points.detach().requires_grad_()
-        logits = self._forward(leaf)
+        logits = self._forward(self._model, leaf)
         losses = loss(logits)
         gradient = None
         if losses.requires_grad:
             gradient = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0]
             self.backwards += len(points)
-        return logits.detach(), losses.detach(), torch.zeros_like(points) if gradient is None else gradient
+        # A new tensor: autograd may hand out expanded ones, a CUDA graph writes over its own.
+        gradient = torch.zeros_like(points) if gradient is None else gradient.nan_to_num(nan=0.0)
+        return logits.detach(), losses.detach(), gradient
 
-    def _forward(self, points: Tensor) -> Tensor:
+    def _forward(self, model: Model, points: Tensor) -> Tensor:
         writes: int = points._version
-        logits = self._model(points)
+        logits = model(points)
         if points._version > writes:
             raise ValueError("the model changes its input in place, as by images.sub_(mean): let it make a new tensor")
         check_logits(logits, points)

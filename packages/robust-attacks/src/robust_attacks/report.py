@@ -46,6 +46,27 @@ class Stage:
     flips: int = 0
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Args:
+        stage: the name of the attack that is going on.
+        number: of the stage, from 1.
+        stages: how many there are.
+        done: images that this attack has decided.
+        total: images that it was given.
+        robust: images that no attack has broken so far.
+    """
+
+    stage: str
+    number: int
+    stages: int
+    done: int
+    total: int
+    robust: int
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """The outcome of a worst case over attacks.

@@ -7,12 +7,13 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from robust_attacks._accelerated import Accelerate
 from robust_attacks._checks import Model, check_result
-from robust_attacks._evaluation import Progress, evaluate
+from robust_attacks._evaluation import evaluate
 from robust_attacks._settings import check_count, check_threat
 from robust_attacks.losses import Targeted
 from robust_attacks.random import ImageRandom
-from robust_attacks.report import Report
+from robust_attacks.report import Progress, Report
 from robust_attacks.threats import Threat
 
 
@@ -102,6 +103,7 @@ class WorstCase:
         batch_size: int = 128,
         checkpoint: str | PathLike[str] | None = None,
         progress: Callable[[Progress], None] | None = None,
+        accelerate: Accelerate | None = None,
     ) -> Report:
         """Attack a whole set of images and tell what happened.
 
@@ -117,7 +119,11 @@ class WorstCase:
             checkpoint: a file that keeps what is known, written after every stage, every minute, and when the run is
                 interrupted; a call that finds it goes on from there. It is refused when suite, seed, model, images,
                 labels or ids are others.
-            progress: called with a `Progress` a few times per second.
+            progress: called with a `Progress` a few times per second, and at the end of every stage.
+            accelerate: makes a faster model of the model for the searches, as `torch.compile`, or
+                `functools.partial(torch.compile, mode="reduce-overhead")` for CUDA graphs. Verdicts stay with the
+                model itself; images that lie within its rounding of the boundary may fall otherwise. It is shown
+                batches of few sizes, so that little has to be compiled.
 
         Raises:
             TypeError: if images, labels, ids or logits are of a wrong type.
@@ -135,6 +141,7 @@ class WorstCase:
             sanity=self.sanity,
             checkpoint=checkpoint,
             progress=progress,
+            accelerate=accelerate,
         )
 
     @property
