@@ -2,8 +2,11 @@ import importlib.metadata
 
 import robust_attacks
 
-PUBLIC = ["FGSM", "L1", "L2", "PGD", "ImageRandom", "Linf", "Threat"]
-PUBLIC += ["cross_entropy", "dlr", "margin", "succeeded", "targeted"]
+PUBLIC = ["APGD", "DDN", "FAB", "FGSM", "FMN", "L1", "L2", "MIFGSM", "NFGSM", "PGD"]
+PUBLIC += ["AdversarialPatch", "CarliniWagner", "Closest", "DeepFool", "Discrete", "ImageRandom", "Linf", "Masked"]
+PUBLIC += ["NoisyPatches", "OccludedPatches", "PatchFool", "PatchPGD", "Pyramid", "Report", "Square", "Threat"]
+PUBLIC += ["TransferAttack", "Universal", "UniversalPatch", "WorstCase", "auto_attack", "cross_entropy", "dlr"]
+PUBLIC += ["margin", "patch_sensitivity", "succeeded", "targeted", "targeted_dlr", "transfer"]
 
 
 def test_the_public_names_are_these():
