@@ -146,15 +146,35 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed and results side by side with peers: `nox -s bench -- attacks/pgd --out benchmarks/results/pgd.md`."""
-    scripts = sorted(ROOT.glob("benchmarks/*/*.py"))
-    names = [str(script.relative_to(ROOT / "benchmarks").with_suffix("")) for script in scripts]
+    """Side by side with peers: `nox -s bench -- attacks` writes a folder's page, `-- attacks/pgd` runs one script."""
+    folders: dict[str, list[str]] = {}
+    for script in sorted(ROOT.glob("benchmarks/*/[!_]*.py")):
+        folders.setdefault(script.parent.name, []).append(script.stem)
+    known = [*folders, *(f"{folder}/{name}" for folder, names in folders.items() for name in names)]
     chosen, *arguments = session.posargs or [""]
-    if chosen not in names:
-        session.error(f"name a benchmark: nox -s bench -- {{{','.join(names)}}} [its arguments]")
-    peers = ROOT / "benchmarks" / Path(chosen).parent / "requirements.txt"
-    install(session, *editable(), "--requirement", str(peers))
-    session.run("python", f"benchmarks/{chosen}.py", *arguments, env=ONE_THREAD)
+    if chosen not in known:
+        session.error(f"name a benchmark: nox -s bench -- {{{','.join(known)}}} [its arguments]")
+    folder, _, name = chosen.partition("/")
+    place = ROOT / "benchmarks" / folder
+    install(session, *editable(), "--requirement", str(place / "requirements.txt"))
+    alone = place / "requirements-alone.txt"  # peers whose own requirements would not install beside the others
+    if alone.is_file():
+        install(session, "--no-deps", "--requirement", str(alone))
+    if name:
+        session.run("python", f"benchmarks/{chosen}.py", *arguments, env=ONE_THREAD)
+        return
+    results = ROOT / "benchmarks" / "results"
+    pages = [results / folder / f"{name}.md" for name in folders[folder]]
+    for name, page in zip(folders[folder], pages, strict=True):
+        session.run("python", f"benchmarks/{folder}/{name}.py", *arguments, "--out", str(page), env=ONE_THREAD)
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    joined = [
+        f"# {folder.capitalize()}: `nox -s bench -- {folder}`\n",
+        *(text.replace("# ", "## ", 1) for text in texts),
+    ]
+    (results / f"{folder}.md").write_text("\n".join(joined), encoding="utf-8")
+    for page in pages:
+        page.unlink()
 
 
 @nox.session

@@ -8,27 +8,24 @@ the same steps and only their projections differ.
     nox -s bench -- attacks/pgd --out benchmarks/results/pgd.md
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
 
 import foolbox
 import timm
 import torch
 import torchattacks
+from _pages import arguments, made_with, prose, publish, table, versions
+from _stored import stored
 from robust_attacks import L2, PGD, ImageRandom, Linf, Threat
 from torch import Tensor, nn
 from torch.nn import functional
 
 STEPS = 20
-PARITY = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "parity"
+PEERS = ("torchattacks", "foolbox", "timm")
 Attack = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -61,38 +58,16 @@ class Measurement:
 
 
 def small_cnn(count: int) -> Task:
-    """A robust MNIST network on real digits where the parity data lie beside the repository, else random weights."""
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 4, 2, 1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 4, 2, 1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(1568, 100),
-        nn.ReLU(),
-        nn.Linear(100, 10),
-    )
-    folder = PARITY / "mnist_cnn_a_adv"
-    if folder.is_dir():
-        model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    images = _images(folder / "images_200.npz", (1, 28, 28), count)
-    return _task("CNN, 28 x 28 x 1", model, images, (Linf(eps=0.3), L2(eps=2.0)))
+    """A robust MNIST network on real digits."""
+    data = stored("mnist_cnn_a_adv", count)
+    return _task("CNN, 28 x 28 x 1", data.model, data.images, (Linf(eps=0.3), L2(eps=2.0)))
 
 
 def resnet18(count: int) -> Task:
     """The ResNet-18 of timm at 32 pixels with random weights: speed does not depend on them."""
     model = timm.create_model("resnet18", num_classes=10)
-    images = _images(PARITY / "cifar_cnn_a_adv" / "images_200.npz", (3, 32, 32), count)
+    images = stored("cifar_cnn_a_adv", count).images
     return _task("ResNet-18, 32 x 32 x 3", model, images, (Linf(eps=2 / 255), L2(eps=0.25)))
-
-
-def _images(file: Path, shape: tuple[int, int, int], count: int) -> Tensor:
-    if not file.is_file():
-        return torch.rand((count, *shape))
-    import numpy as np
-
-    with np.load(file) as arrays:
-        return torch.from_numpy(arrays["x"][:count]).float() / 255
 
 
 def _task(name: str, model: nn.Module, images: Tensor, threats: tuple[Threat, ...]) -> Task:
@@ -175,61 +150,55 @@ def _standing(task: Task, images: Tensor) -> int:
     return int((task.model(images).argmax(dim=1) == task.labels).sum())
 
 
-def versions() -> dict[str, str]:
-    """Of everything that takes part."""
-    packages = ("robust-attacks", "torchattacks", "foolbox", "torch", "timm")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def table(rows: list[Measurement], rounds: int) -> str:
-    """The measurements as a page of Markdown."""
-    lines = [
+def page(rows: list[Measurement], rounds: int) -> list[str]:
+    """The measurements as Markdown."""
+    return [
         "# PGD: cost of a step, and result, side by side",
         "",
-        f"Made by `nox -s bench -- attacks/pgd --out benchmarks/results/pgd.md`: {STEPS} steps of 2.5 eps / {STEPS},",
-        f"one thread, CPU time, medians of {rounds} interleaved rounds, with the quartiles of the ratio in brackets.",
-        "*Ratio* is the CPU time divided by that of the same number of forward passes and image gradients alone, with",
-        "a random start. *Standing* counts the images that the attack did not break, *beyond eps* is by how much the",
-        "farthest of them left the ball in float64, both without a random start. Under L2, robust-attacks projects",
-        "exactly onto ball and box; the peers shrink and then clip. Labels are the model's own predictions; the CNN",
-        "is a trained one on real digits where the parity data are at hand, the ResNet-18 has random weights.",
+        *prose(
+            f"{STEPS} steps of 2.5 eps / {STEPS}, one thread, CPU time, medians of {rounds} interleaved rounds, with "
+            "the quartiles of the ratio in brackets. *Ratio* is the CPU time divided by that of the same number of "
+            "forward passes and image gradients alone, with a random start. *Standing* counts the images that the "
+            "attack did not break, *beyond eps* is by how much the farthest of them left the ball in float64, both "
+            "without a random start. Under L2, robust-attacks projects exactly onto ball and box; the peers shrink and "
+            "then clip. Labels are the model's own predictions; the CNN is a trained one on real digits, the ResNet-18 "
+            "has random weights."
+        ),
         "",
-        ", ".join(f"{name} {number}" for name, number in versions().items()) + f"; {platform.machine()} CPU.",
+        made_with(*PEERS),
         "",
-        "| model | threat | implementation | ms per step | ratio to pure cost | standing | beyond eps |",
-        "|---|---|---|---:|---:|---:|---:|",
+        *table(
+            ["model", "threat", "implementation", "ms per step", "ratio to pure cost", "standing", "beyond eps"],
+            [
+                [
+                    row.model,
+                    f"{row.norm}, eps {row.eps:.4g}",
+                    row.attack,
+                    f"{row.milliseconds_per_step:.2f}",
+                    f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
+                    "" if row.standing is None else f"{row.standing} of {row.images}",
+                    "" if row.excess is None else f"{max(row.excess, 0):.1g}",
+                ]
+                for row in rows
+            ],
+            left=3,
+        ),
     ]
-    for row in rows:
-        spread = "" if row.standing is None else f" [{row.ratio_low:.2f}, {row.ratio_high:.2f}]"
-        standing = "" if row.standing is None else f"{row.standing} of {row.images}"
-        excess = "" if row.excess is None else f"{max(row.excess, 0):.1g}"
-        lines.append(
-            f"| {row.model} | {row.norm}, eps {row.eps:.4g} | {row.attack} | {row.milliseconds_per_step:.2f} "
-            f"| {row.ratio:.2f}{spread} | {standing} | {excess} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measure, print the table, and write it where `--out` says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="interleaved repetitions (default 15)")
-    parser.add_argument("--out", type=Path, help="write the table here, and the numbers as .json beside it")
-    arguments = parser.parse_args()
+    """Measure, print the page, and write it where `--out` says."""
+    given = arguments(__doc__, rounds=15)
     warnings.filterwarnings("ignore", module="foolbox|eagerpy|torchattacks")
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    rounds = 1 if given.quick else given.rounds
     rows = []
     for task in (small_cnn(64), resnet18(32)):
         for threat in task.threats:
-            rows += measure(task, threat, arguments.rounds)
-    page = table(rows, arguments.rounds)
-    print(page)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(page, encoding="utf-8")
-        record = {"versions": versions(), "steps": STEPS, "rounds": arguments.rounds, "rows": [asdict(r) for r in rows]}
-        arguments.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            rows += measure(task, threat, rounds)
+    record = {"versions": versions(*PEERS), "steps": STEPS, "rounds": rounds, "rows": [asdict(row) for row in rows]}
+    publish(page(rows, rounds), record, given.out)
 
 
 if __name__ == "__main__":
