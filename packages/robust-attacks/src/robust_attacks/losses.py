@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robust_attacks import _host
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, K) and labels (N,) to losses (N,), never reduced, so that images do not influence each other."""
 
@@ -133,8 +135,9 @@ def succeeded(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, K).
         labels: true labels, or targets for a `targeted` loss, int64 (N,).
     """
-    hit = predicted(logits) == labels
-    return logits.isfinite().all(dim=1) & (hit if isinstance(loss, Targeted) else ~hit)
+    classes = logits.argmax(dim=1)  # of equal logits the first, as in `predicted`; rows with a NaN do not count
+    hits = classes == labels if isinstance(loss, Targeted) else classes != labels
+    return hits if _host.surely_finite(logits) else hits & logits.isfinite().all(dim=1)
 
 
 def _widened(logits: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Masked:
     Args:
         threat: what may be done to the pixels of the mask.
         mask: True where pixels may change, bool (N, C, H, W); N and C may be 1, for the same pixels in all images or
-            channels.
+            channels. Best on the images' device: else every step copies it there.
 
     Raises:
         TypeError: if `threat` is no threat or `mask` no bool tensor.
