@@ -41,10 +41,10 @@ def uv_environment() -> dict[str, str]:
     return {name: value for name, value in passed.items() if value and name not in environ}
 
 
-def install(session: nox.Session, *requirements: str, constrained: bool = True) -> None:
+def install(session: nox.Session, *requirements: str, constrained: bool = True, **environment: str) -> None:
     """Install with uv, at the versions of constraints.txt unless told otherwise."""
     pins = ["--constraint", CONSTRAINTS] if constrained else []
-    session.install(*pins, *requirements, env=uv_environment())
+    session.install(*pins, *requirements, env=uv_environment() | environment)
 
 
 def editable(*, extra: str = "") -> list[str]:
@@ -156,7 +156,9 @@ def bench(session: nox.Session) -> None:
         session.error(f"name a benchmark: nox -s bench -- {{{','.join(known)}}} [its arguments]")
     folder, _, name = chosen.partition("/")
     place = ROOT / "benchmarks" / folder
-    install(session, *editable(), "--requirement", str(place / "requirements.txt"))
+    old_tools = place / "build-constraints.txt"  # for peers that do not build with today's
+    build = {"UV_BUILD_CONSTRAINT": str(old_tools)} if old_tools.is_file() else {}
+    install(session, *editable(), "--requirement", str(place / "requirements.txt"), **build)
     alone = place / "requirements-alone.txt"  # peers whose own requirements would not install beside the others
     if alone.is_file():
         install(session, "--no-deps", "--requirement", str(alone))

@@ -4,12 +4,7 @@ Each attack makes the same number of steps with the same settings on the same im
 are measured in float64, on images that are misclassified when they are judged again. A ratio is CPU time divided by
 that of robust-attacks in the same round, on one thread.
 
-    nox -s bench -- attacks/minimum_norm --out benchmarks/results/minimum-norm.md
-
-Without adversarial-library its rows are left out. It requires visdom, whose build needs an old setuptools, so it is not
-in requirements.txt; this installs it, with a file build.txt that says `setuptools<81`:
-
-    uv pip install --build-constraint build.txt adv-lib
+    nox -s bench -- attacks/minimum_norm --out benchmarks/results/minimum_norm.md
 """
 
 import math
@@ -186,8 +181,7 @@ def page(rows: list[Measurement], rounds: int) -> list[str]:
         "# Minimum-norm attacks: norms and cost, side by side",
         "",
         *prose(
-            "Made by `nox -s bench -- attacks/minimum_norm --out benchmarks/results/minimum-norm.md`: the first images "
-            "that the models get right, in one batch; 100 steps for DDN and FMN, 50 for DeepFool, DDN without levels. "
+            "The first images that the models get right, in one batch; 100 steps for DDN and FMN, 50 for DeepFool, DDN without levels. "
             "*Median* is the median norm over all images; those count as infinite that were not found, are "
             "misclassified no more when judged again, or lie outside the box. *Ours to it* is the median of "
             "robust-attacks divided by it. *Mean* is over the images that all implementations have found. CPU seconds "
@@ -198,7 +192,7 @@ def page(rows: list[Measurement], rounds: int) -> list[str]:
         *prose(
             "Where they differ: under L1, robust-attacks projects FMN onto ball and box at once; the others project "
             "and then clip, which leaves images short of the boundary for good. Under L2, foolbox's FMN does not "
-            "project, and under L0 it keeps one entry more than its radius says, so that counts differ a little either way. "
+            "project, and under L0 it keeps one entry more than its radius says: counts differ a little either way. "
             "foolbox's C&W hands back a black image where it has found nothing, and many black images are "
             "misclassified: hence the many found. adversarial-library's DeepFool goes on from the overshot point and "
             "looks at all classes; the others lengthen the sum of all steps, as the authors' code does."

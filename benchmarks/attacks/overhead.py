@@ -75,7 +75,7 @@ def measure(rounds: int, quick: bool) -> Iterator[Overhead]:
     with torch.no_grad():
         right = data.model(data.images).argmax(dim=1) == data.labels
     images, labels = data.images[right][:100], data.labels[right][:100]
-    steps, queries = (3, 20) if quick else (100, 1000)
+    steps, queries = (3, 20) if quick else (100, 5000)
     for threat in (Linf(eps=2 / 255), L2(eps=0.5), L1(eps=8.0)):
         for attack, goal in (
             (APGD(threat=threat, steps=steps, targets=2), 1.25),
@@ -138,7 +138,7 @@ def page(rows: list[Overhead], rounds: int) -> list[str]:
 
 def main() -> None:
     """Measure, print the page, and write it where `--out` says."""
-    given = arguments(__doc__, rounds=7)
+    given = arguments(__doc__, rounds=3)
     torch.set_num_threads(1)
     rows = list(measure(given.rounds, given.quick))
     record = {"versions": versions(), "rounds": given.rounds, "rows": [asdict(row) for row in rows]}

@@ -165,6 +165,24 @@ def test_rows_do_not_influence_each_other(norm, locked, problem):
 
 
 @each_norm
+@pytest.mark.parametrize("locked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_take_few_steps_do_not_go_on_with_those_that_take_many(norm, locked, dtype):
+    generator = torch.Generator().manual_seed(0)
+    normals = torch.randn(24, 768, generator=generator, dtype=dtype)
+    normals = normals * torch.rand(24, 768, generator=generator, dtype=dtype) ** torch.arange(0, 12, 0.5)[:, None]
+    points = torch.rand(24, 768, generator=generator, dtype=dtype)
+    reach = (normals.abs().double() * rooms(normals.double(), points.double(), torch.ones(24))).sum(dim=1)
+    excess = reach * torch.rand(24, generator=generator) ** torch.arange(24).remainder(5)
+    nearest, length = Hyperplanes(normals, norm, locked).nearest(points, excess)
+    for row in range(24):
+        only = slice(row, row + 1)
+        alone = Hyperplanes(normals[only], norm, locked).nearest(points[only], excess[only])
+        assert torch.equal(alone[0], nearest[only])
+        assert torch.equal(alone[1], length[only])
+
+
+@each_norm
 @given(problem=problems(scales=(1e-3, 1.0, 1e6), shares=(0.0, 1e-9, 1e-4, 0.01, 0.1, 0.4, 1.5)))
 def test_without_waiting_for_the_device_it_comes_to_the_same(norm, problem):
     normals, points, excess = problem

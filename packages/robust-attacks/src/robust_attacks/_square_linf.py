@@ -74,7 +74,7 @@ class Squares:
         new = state["faces"].gather(1, (entries + deck[:, 2:, None]).view(count, -1))
         places = entries.view(count, -1)
         old = state["points"].view(count, -1).gather(1, places)
-        changes = (new != old).view(count, ahead, -1).any(dim=2)
+        changes = (new != old).view(count, ahead, -1).sum(dim=2) > 0
         if left is not None:
             changes &= torch.arange(ahead, device=left.device) < left[:, None]
         if ahead > 1:

@@ -119,18 +119,17 @@ class Hyperplanes:
         multiplier = (wanted / slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)  # the first step, from 0
         buffer = torch.empty_like(kinks)
         for _ in range(_LOCKED_STEPS if self._locked else _MOST_STEPS):
-            at, before = multiplier.to(kinks.dtype)[:, None], slope
-            slope = sums(torch.gt(kinks, at, out=buffer).mul_(self._slopes))
-            done = done | (slope == before)  # the same pixels are off the box: the last step has ended at the root
+            at = multiplier.to(kinks.dtype)[:, None]
+            left = sums(torch.gt(kinks, at, out=buffer).mul_(self._slopes))
+            # Where the same pixels are off the box as before, the last step has ended at the root. What is done stays.
+            slope, done = torch.where(done, slope, left), done | (left == slope)
             if not self._locked and bool(done.all()):
                 break
             fixed = sums(torch.le(kinks, at, out=buffer).mul_(parts))
             further = ((wanted - fixed) / slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)
-            further = torch.where(slope > 0, torch.maximum(further, multiplier), multiplier)
+            further = torch.where(done | (slope <= 0), multiplier, torch.maximum(further, multiplier))
             done = done | (further - multiplier <= _CLOSE[kinks.dtype] * further)
             multiplier = further
-            if not self._locked and bool(done.all()):
-                break
         return multiplier, slope * multiplier / wanted.clamp(min=_TINY)
 
     def _corners(self, points: Tensor, sides: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
