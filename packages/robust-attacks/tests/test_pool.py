@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from robust_attacks import L1, L2, ImageRandom, Linf, _host, margin
+from robust_attacks import L1, L2, ImageRandom, Linf, WorstCase, _host, margin
 from robust_attacks._ledger import Ledger
 from robust_attacks._passes import Passes
 from robust_attacks._pool import Given, hunt
@@ -107,6 +107,26 @@ def test_results_are_the_same_where_the_host_must_not_look(rows, monkeypatch, th
     adversarial = attack(model, images, labels, random=ImageRandom(0))
     assert torch.equal(model(adversarial).argmax(dim=1), model(expected).argmax(dim=1))
     torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.name)
+@pytest.mark.parametrize("kind", ["apgd-ce", "apgd-t", "fab", "square"])
+def test_waiting_images_take_free_places_whatever_the_precision(rows, threat, kind, dtype):
+    """Logits, and with them losses, may be of another precision than the images."""
+    images = 0.3 + 0.4 * torch.rand(9, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    inner = rows((1, 6, 6))
+    model = lambda x: inner(x).to(dtype)  # noqa: E731
+    labels = model(images).argmax(dim=1)
+    attack = {
+        "apgd-ce": APGD(threat=threat, steps=5, restarts=2),
+        "apgd-t": APGD(threat=threat, steps=5, targets=2),
+        "fab": FAB(threat=threat, steps=3, restarts=2),
+        "square": Square(threat=threat, queries=12),
+    }[kind]
+    for given in (images, images.double()):
+        whole = WorstCase([attack]).run(model, given, labels)
+        assert torch.equal(WorstCase([attack]).run(model, given, labels, batch_size=4).adversarial, whole.adversarial)
 
 
 class NoWaiting(TorchDispatchMode):

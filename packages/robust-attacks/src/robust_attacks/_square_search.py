@@ -87,7 +87,7 @@ class RandomSearch:
         won = succeeded(self._loss, logits, state["labels"])
         higher = losses > state["loss"]
         accepted = (higher if passes.finite is None else higher & passes.finite) | won
-        state["loss"] = torch.where(accepted, losses, state["loss"].to(losses.dtype))
+        state["loss"] = torch.where(accepted, losses.double(), state["loss"])
         if change.real is not None:
             accepted &= change.real
         change.apply(state["points"], accepted)

@@ -45,6 +45,7 @@ class APGD:
         ValueError: if a setting is out of its range, or `targets` is combined with `restarts` or `loss`.
 
     Examples:
+        >>> import torch
         >>> from robust_attacks import APGD, ImageRandom, Linf
         >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
         >>> attack = APGD(threat=Linf(eps=0.2), steps=10)

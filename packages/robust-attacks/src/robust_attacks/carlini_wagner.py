@@ -112,7 +112,7 @@ class CarliniWagner:
             return objective, verified(objective, self._wins, shortest, labels)
 
     def _margins(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss without its rule of success, which `_wins` replaces: a target that is predicted may not be enough."""
+        """The loss without its rule of success, which `_wins` replaces: to predict the target may not be enough."""
         return self.loss(logits, labels)
 
     def _wins(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class WorstCase:
         ValueError: if there is no attack, threats differ, or an attack leaves the threat by design or needs targets.
 
     Examples:
+        >>> import torch
         >>> from robust_attacks import FGSM, PGD, Linf, WorstCase
         >>> attack = WorstCase([FGSM(threat=Linf(eps=0.1)), PGD(threat=Linf(eps=0.1), steps=5)])
         >>> model = lambda images: torch.stack((images.sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
