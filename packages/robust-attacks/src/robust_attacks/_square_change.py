@@ -20,10 +20,9 @@ class Write:
     old: Tensor
     new: Tensor
 
-    def replaced(self, chosen: Tensor, other: "Write") -> "Write":
-        """Those of another one for the chosen jobs, bool (n,)."""
-        pairs = ((other.places, self.places), (other.old, self.old), (other.new, self.new))
-        return Write(*(torch.where(chosen[:, None], theirs, own) for theirs, own in pairs))
+    def replace(self, rows: Tensor, other: "Write") -> None:
+        """Take over those of another one for some jobs, int64 (k,)."""
+        self.places[rows], self.old[rows], self.new[rows] = other.places, other.old, other.new
 
 
 @dataclass(frozen=True)

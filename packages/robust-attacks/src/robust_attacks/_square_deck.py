@@ -40,17 +40,21 @@ class Deck:
         first = torch.zeros_like(ids)
         return {"ids": ids, "deck": self._draw(ids, first), "dealt": first, "used": first.clone()}
 
-    def next(self, state: dict[str, Tensor], count: int) -> Tensor:
-        """What was drawn for the next `count` proposals of every job, (n * count, kept)."""
-        if self._left < count and _host.can_look(state["ids"]):
+    def deal(self, state: dict[str, Tensor], count: int) -> None:
+        """Make sure that every job has `count` proposals left."""
+        if self._left < count and _host.can_look(state["used"]):
             self._left = _AHEAD - int(state["used"].max())
         if self._left < count:
             state["dealt"] = self.made(state)
             state["deck"] = self._draw(state["ids"], state["dealt"])
             state["used"] = torch.zeros_like(state["dealt"])
             self._left = _AHEAD
+
+    def next(self, state: dict[str, Tensor], count: int) -> Tensor:
+        """What was drawn for the next `count` proposals of every job, (n * count, kept)."""
+        self.deal(state, count)
         self._left -= count
-        deck, jobs = state["deck"], len(state["ids"])
+        deck, jobs = state["deck"], len(state["used"])
         if len(self._tops) < jobs:
             self._tops = torch.arange(0, _AHEAD * jobs, _AHEAD, device=deck.device)
         tops = state["used"] + self._tops[:jobs]

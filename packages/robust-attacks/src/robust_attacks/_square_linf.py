@@ -49,15 +49,27 @@ class Squares:
         """
         size = self._windows.size(self._schedule.phase(least))
         ahead = min(max(_ENTRIES // (size * self._shape[0]), 1), _MOST_AHEAD)
-        write, real = self._find(state, wanted, size, ahead)
+        write, real = self._find(state, size, ahead, self._may_end(state, ahead))
+        if wanted is not None:
+            real = real & wanted
+            state["used"] *= wanted  # the others have just started, and had used none
         while _host.can_look(real) and not bool(real.all()):
+            ending = self._may_end(state, ahead)
             idle = ~real if wanted is None else wanted & ~real
-            if "over" in state:
-                idle &= ~state["over"]
-            if not bool(idle.any()):
+            if ending:
+                idle &= self._deck.made(state) < self._schedule.queries
+            rows = idle.nonzero()[:, 0]
+            if not len(rows):
                 break
-            later, found = self._find(state, idle, size, ahead)
-            write, real = write.replaced(idle, later), real | found
+            self._deck.deal(state, ahead)
+            some = {name: state[name].index_select(0, rows) for name in ("points", "faces", "deck", "dealt", "used")}
+            later, found = self._find(some, size, ahead, ending)
+            state["used"][rows], real[rows] = some["used"], found
+            write.replace(rows, later)
+        if self._may_end(state, 0):
+            state["over"] = self._deck.made(state) >= self._schedule.queries
+        else:
+            state.pop("over", None)
         change = Change((write,), real)
         change.apply(state["points"], real if wanted is not None or "over" in state else None)
         return change
@@ -65,9 +77,8 @@ class Squares:
     def settle(self, state: State, accepted: Tensor) -> None:
         """Nothing: the points are all there is to know."""
 
-    def _find(self, state: State, wanted: Tensor | None, size: int, ahead: int) -> tuple[Write, Tensor]:
-        """Look at the next proposals of the wanted jobs: the first that changes something, and who has found one."""
-        ending = self._ending(state, ahead)
+    def _find(self, state: State, size: int, ahead: int, ending: bool) -> tuple[Write, Tensor]:
+        """Look at the next proposals of all jobs: the first that changes something, and who has found one."""
         left = self._schedule.queries - self._deck.made(state) if ending else None
         deck, count = self._deck.next(state, ahead), len(state["points"])
         entries = self._windows.entries(deck[:, 1], size).add_(deck[:, :1, None])
@@ -77,31 +88,22 @@ class Squares:
         changes = (new != old).view(count, ahead, -1).sum(dim=2) > 0
         if left is not None:
             changes &= torch.arange(ahead, device=left.device) < left[:, None]
-        if ahead > 1:
-            chosen = changes.byte().argmax(dim=1)
-            rows = chosen + torch.arange(0, count * ahead, ahead, device=chosen.device)
-            places, old, new = (part.view(count * ahead, -1).index_select(0, rows) for part in (places, old, new))
-            real = changes.view(-1).index_select(0, rows)
-            spent: Tensor | int = torch.where(real, chosen + 1, ahead)
-        else:
-            real, spent = changes[:, 0], 1
-        if wanted is not None:
-            real, spent = real & wanted, wanted * spent
-        self._deck.spend(state, spent)
         self._most += ahead
-        if left is not None:
-            state["over"] = left <= spent
+        if ahead == 1:
+            self._deck.spend(state, 1)
+            return Write(places, old, new), changes[:, 0]
+        chosen = changes.byte().argmax(dim=1)
+        rows = chosen + torch.arange(0, count * ahead, ahead, device=chosen.device)
+        places, old, new = (part.view(count * ahead, -1).index_select(0, rows) for part in (places, old, new))
+        real = changes.view(-1).index_select(0, rows)
+        self._deck.spend(state, torch.where(real, chosen + 1, ahead))
         return Write(places, old, new), real
 
-    def _ending(self, state: State, ahead: int) -> bool:
-        """Whether a job may reach the end of its proposals when so many are looked at; forgets who had, if not."""
-        queries = self._schedule.queries
-        if self._most + ahead >= queries and _host.can_look(state["used"]):
+    def _may_end(self, state: State, ahead: int) -> bool:
+        """Whether a job may come to the end of its proposals when so many are looked at."""
+        if self._most + ahead >= self._schedule.queries and _host.can_look(state["used"]):
             self._most = int(self._deck.made(state).max())
-        if self._most + ahead >= queries:
-            return True
-        state.pop("over", None)
-        return False
+        return self._most + ahead >= self._schedule.queries
 
     def _expand(self, words: Tensor, proposals: Tensor) -> Tensor:
         phases = self._schedule.phases(proposals)
