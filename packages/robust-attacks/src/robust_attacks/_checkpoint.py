@@ -19,7 +19,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], fingerprint: dict[str, str]) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._fingerprint = fingerprint
 
     def load(self) -> dict[str, Any] | None:
@@ -28,36 +28,36 @@ class Checkpoint:
         Raises:
             ValueError: if the file cannot be read, or belongs to another run.
         """
-        if not self._path.exists():
+        if not self.path.exists():
             return None
         try:
-            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(
-                f"{self._path} cannot be read as a checkpoint ({error}): delete it to begin anew"
+                f"{self.path} cannot be read as a checkpoint ({error}): delete it to begin anew"
             ) from error
         if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-            raise ValueError(f"{self._path} is no checkpoint of robust-attacks ({_FORMAT}): name another file")
+            raise ValueError(f"{self.path} is no checkpoint of robust-attacks ({_FORMAT}): name another file")
         theirs = saved["fingerprint"]
         other = [name for name, value in self._fingerprint.items() if theirs.get(name) != value]
         if other:
             details = "; ".join(f"{name}: {theirs.get(name)} there, {self._fingerprint[name]} here" for name in other)
             raise ValueError(
-                f"{self._path} belongs to another run ({details}): name another file, or delete it to begin anew"
+                f"{self.path} belongs to another run ({details}): name another file, or delete it to begin anew"
             )
         known: dict[str, Any] = saved["known"]
         return known
 
     def save(self, known: dict[str, Any]) -> None:
         """Write plain types and tensors."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}-")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
         try:
             with os.fdopen(handle, "wb") as file:
                 torch.save({"format": _FORMAT, "fingerprint": self._fingerprint, "known": known}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(self._path)
+            Path(name).replace(self.path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

@@ -103,7 +103,7 @@ class _Run:
         self.finite = logits.isfinite().all(dim=1).cpu()
         self.clean = (predicted(logits) == labels).cpu() & self.finite
         self.standing = self.clean.clone()
-        self.breaker = torch.full((len(images),), -1)
+        self.breaker = torch.full((len(images),), -1, device="cpu")
         self.adversarial = images.clone()
         self.parts: list[Stage] = []
         self.notes = [note for name, attack in self._attacks for note in _fitted(name, attack, classes)[1]]
@@ -116,7 +116,7 @@ class _Run:
         passes = Passes(self._model, self._eot)
         with exact_arithmetic():
             # A model that writes into its input is found out on a copy.
-            parts = [passes.logits(some.to(device, copy=True)) for some in torch.split(images, self._batch_size)]
+            parts = [passes.logits(some.to(device, copy=True)) for some in _chunks(images, self._batch_size)]
         return torch.cat(parts).to(images.device) if parts else images.new_zeros(0, 2)
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -125,6 +125,11 @@ class _Run:
         known = checkpoint.load()
         if known is None:
             return
+        if self._eot == 1 and not torch.equal(known["clean"], self.clean):
+            raise ValueError(
+                f"{checkpoint.path} belongs to another run (model: it gets other images right): "
+                "name another file, or delete it to begin anew"
+            )
         self.clean, self.standing, self.finite = known["clean"], known["standing"], known["finite"]
         self.breaker = known["breaker"]
         self.adversarial = known["adversarial"].to(self.adversarial.device)
@@ -151,6 +156,7 @@ class _Run:
         before = self._restore(ledger, passes)
         start = time.perf_counter()
         rows = self.standing.nonzero()[:, 0]
+        given = replace(self._given, threat=attack.threat, allowed=self._given.threat) if search else self._given
 
         def save() -> None:
             self._save(ledger, passes, before + time.perf_counter() - start)
@@ -163,7 +169,7 @@ class _Run:
 
         try:
             if search:
-                hunt(search, passes, judge, self._given, ledger, rows, self._batch_size, tell)
+                hunt(search, passes, judge, given, ledger, rows, self._batch_size, tell)
             else:
                 self._call(attack, passes, judge, ledger, rows, tell)
         except BaseException:
@@ -186,20 +192,22 @@ class _Run:
     ) -> None:
         """An attack that takes a batch and hands one back."""
         counted = passes.counted()
-        for some in torch.split(rows[~ledger.finished[rows, 0]], self._batch_size):
+        for some in _chunks(rows[~ledger.finished[rows, 0]], self._batch_size):
             jobs = self._given.jobs(some)
-            points = attack(counted, jobs.images, jobs.labels, random=jobs.random)
+            # Copies: what an attack writes into its images must not move the place that distances are measured from.
+            points = _of_some(attack, some)(counted, jobs.images.clone(), jobs.labels.clone(), random=jobs.random)
             if not isinstance(points, Tensor) or points.shape != jobs.images.shape:
                 shape = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
                 raise ValueError(f"{attack!r} turned images {tuple(jobs.images.shape)} into {shape}")
-            points, confirmed = judge.confirm(jobs.threat, jobs.images, points.detach(), jobs.labels)
+            points = points.detach().to(jobs.images)  # what is judged is what is kept
+            points, confirmed = judge.confirm(jobs.threat, jobs.images, points, jobs.labels)
             points = points.to(ledger.adversarial.device)
             if passes.finite is not None:
                 ledger.finite[some] &= passes.finite.cpu()
             for row, point, sure in zip(some.tolist(), points, confirmed.tolist(), strict=True):
-                ledger.finished[row, 0] = True
                 if sure:
                     ledger.record_win(row, 0, point)
+                ledger.finished[row, 0] = True  # last: an interruption may come between any two lines
             tell()
 
     def report(self, flags: list[Flag]) -> Report:
@@ -241,10 +249,12 @@ class _Run:
 
     def _fresh_draws(self) -> Tensor:
         """Where a randomised model misclassifies the result, in draws that no attack has seen, bool (draws, N)."""
-        wrong = torch.zeros(_FRESH_DRAWS, len(self.clean), dtype=torch.bool)
+        wrong = torch.zeros(_FRESH_DRAWS, len(self.clean), dtype=torch.bool, device="cpu")
+        if not len(self.clean):
+            return wrong
         passes = Passes(self._model)
         for draw in range(_FRESH_DRAWS):
-            parts = torch.split(self.adversarial, self._batch_size)
+            parts = _chunks(self.adversarial, self._batch_size)
             logits = torch.cat([passes.logits(some.to(self._given.device)).cpu() for some in parts])
             wrong[draw] = succeeded(cross_entropy, logits, self._given.labels.cpu()) | ~logits.isfinite().all(dim=1)
         return wrong
@@ -304,6 +314,18 @@ def _fitted(name: str, attack: Any, classes: int) -> tuple[Any, list[str]]:
         notes.append(f"{name}: with 2 classes the DLR loss is the margin")
         attack = replace(attack, loss=margin)
     return attack, notes
+
+
+def _chunks(tensor: Tensor, size: int) -> list[Tensor]:
+    """Its rows in parts of `size`; of no rows no part, since many models cannot take an empty batch."""
+    return [part for part in torch.split(tensor, size) if len(part)]
+
+
+def _of_some(attack: Any, rows: Tensor) -> Any:
+    """The attack for some of the images, if its threat has a radius for each."""
+    threat = getattr(attack, "threat", None)
+    some = None if threat is None else threat.select(rows)
+    return attack if some == threat else replace(attack, threat=some)
 
 
 def _is_pooled(attack: Any) -> bool:

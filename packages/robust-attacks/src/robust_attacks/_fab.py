@@ -81,6 +81,9 @@ class Walk:
         early = before.adversarial & (before.distances <= reach)
         if not _host.can_look(early) or bool(early.any()):
             state["points"] = torch.where(early[:, None, None, None], before.points, landing.points)
+            # If the win is not confirmed, the job goes on from there.
+            state["distance"] = torch.where(early, before.distances, landing.distances)
+            state["adversarial"] = early | landing.adversarial
         return early | (landing.adversarial & (landing.distances <= reach))
 
     def visit(self, passes: Passes, state: State) -> tuple[Seen, Seen]:

@@ -33,6 +33,7 @@ def digest_model(model: Any) -> str:
     owner = getattr(model, "__self__", model)
     if not isinstance(owner, nn.Module):
         return "unknown"  # a plain function shows nothing that could be compared
-    tensors = [(name, value) for name, value in owner.state_dict().items() if isinstance(value, Tensor)]
+    every = {**owner.state_dict(), **dict(owner.named_buffers())}  # the latter also where they are not saved
+    tensors = [(name, value) for name, value in every.items() if isinstance(value, Tensor)]
     numbers = [int(digest(value)[-16:], 16) * (2 * index + 1) for index, (_, value) in enumerate(tensors)]
     return f"{type(owner).__name__}, {len(tensors)} tensors, {sum(numbers) % 2**64:016x}"

@@ -37,11 +37,11 @@ class Ledger:
         return cls(
             adversarial=adversarial,
             keep_best=keep_best,
-            winner=torch.full((count,), runs),
-            leader=torch.full((count,), runs),
-            score=torch.full((count,), -torch.inf, dtype=torch.float64),
-            finished=torch.zeros(count, runs, dtype=torch.bool),
-            finite=torch.ones(count, dtype=torch.bool),
+            winner=torch.full((count,), runs, device="cpu"),  # whatever the default device is
+            leader=torch.full((count,), runs, device="cpu"),
+            score=torch.full((count,), -torch.inf, dtype=torch.float64, device="cpu"),
+            finished=torch.zeros(count, runs, dtype=torch.bool, device="cpu"),
+            finite=torch.ones(count, dtype=torch.bool, device="cpu"),
         )
 
     @property
@@ -57,8 +57,8 @@ class Ledger:
     def record_win(self, row: int, run: int, point: Tensor) -> None:
         """A confirmed win; the point of the lowest run that wins is kept."""
         if run < self.winner[row]:
-            self.winner[row] = run
             self.adversarial[row] = point
+            self.winner[row] = run  # last: an interruption may come between any two lines
 
     def record_best(self, row: int, run: int, point: Tensor, score: float) -> None:
         """What an exhausted run leaves behind; kept if it has the highest score (of equal ones: the lowest run)."""

@@ -20,6 +20,10 @@ def kth_largest(values: Tensor, rank: Tensor) -> Tensor:
         values: (n, d), >= 0 and finite, float32 or float64, d < 2^24.
         rank: int64 (n,), 1 .. d.
     """
+    if values.shape[1] >= 2**24:
+        raise ValueError(
+            f"images of {values.shape[1]} numbers are too large for L1, which counts up to 2^24: resize them"
+        )
     if _host.can_look(values) and len(values):
         most = int(rank.max())
         if most <= _FEW * values.shape[1]:

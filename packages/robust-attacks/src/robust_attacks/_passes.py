@@ -29,7 +29,7 @@ class Passes:
         self.forwards = 0
         self.backwards = 0
         self.finite: Tensor | None = None
-        """Which rows of the last evaluation had finite logits and gradients, bool (n,); None if all are known to."""
+        """Which rows of the last evaluation had finite logits, bool (n,); None if all are known to."""
 
     def logits(self, points: Tensor, *, exact: bool = False) -> Tensor:
         """Logits (n, K) of points (n, C, H, W), without a graph; `exact` ones are those of the model itself."""

@@ -45,7 +45,10 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Given:
-    """All images of a call (N, C, H, W) and what belongs to them; jobs are made of some of them, on `device`."""
+    """All images of a call (N, C, H, W) and what belongs to them; jobs are made of some of them, on `device`.
+
+    Wins must stay inside `allowed`; None means the threat itself.
+    """
 
     images: Tensor
     labels: Tensor
@@ -53,6 +56,7 @@ class Given:
     random: ImageRandom
     threat: Threat
     device: torch.device
+    allowed: Threat | None = None
 
     def jobs(self, rows: Tensor, run: int = 0) -> Jobs:
         """The jobs of some images, chosen by int64 indices on the CPU."""
@@ -165,22 +169,29 @@ class _Batch:
         """Whether a job has had all its looks."""
         return self._looks - self.births[place] >= self._search.length
 
-    def advance(self, passes: Passes) -> tuple[Tensor, Tensor]:
-        """Look, several times where checks are dear: which jobs have won, bool (n,), and the points of their wins."""
+    def advance(self, passes: Passes) -> tuple[Tensor, ...]:
+        """Look, several times where checks are dear: which jobs have won, bool (n,), and the points of their wins.
+
+        Of several looks these are the points of the first win and those of the last: the first lies nearest to the
+        boundary, and may not stand a second look.
+        """
         looks = 1 if _host.can_look(self.state["age"]) else min(_LOOKS_BETWEEN_CHECKS, self.left)
-        won, points = self._look(passes), self.state["points"]
+        won = self._look(passes)
+        points: tuple[Tensor, ...] = (self.state["points"],)
         if looks > 1:
-            points = points.clone()
-        for _ in range(looks - 1):
-            self._search.move(self.state)
-            now = self._look(passes)
-            points = torch.where((now & ~won)[:, None, None, None], self.state["points"], points)
-            won = won | now
+            first = last = points[0].clone()
+            for _ in range(looks - 1):
+                self._search.move(self.state)
+                now = self._look(passes)
+                first = torch.where((now & ~won)[:, None, None, None], self.state["points"], first)
+                last = torch.where(now[:, None, None, None], self.state["points"], last)
+                won = won | now
+            points = (first, last)
         self._looks += looks
         if "over" in self.state:
             for place in self.state["over"].nonzero()[:, 0].tolist():
                 self.births[place] = self._first_birth = self._looks - self._search.length
-        return won, points
+        return won, *points
 
     def replace(self, leaving: list[int], jobs: list[tuple[int, int]]) -> None:
         """Put new jobs in the places of leaving ones; close the gaps that remain with the last jobs."""
@@ -219,7 +230,7 @@ class _Batch:
     def _start(self, jobs: list[tuple[int, int]]) -> State:
         parts = []
         for run, group in groupby(jobs, key=itemgetter(0)):
-            some = self._given.jobs(torch.tensor([row for _, row in group]), run)
+            some = self._given.jobs(torch.tensor([row for _, row in group], device="cpu"), run)
             parts.append(self._search.start(some))
         state = {
             name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]
@@ -230,21 +241,25 @@ class _Batch:
         return state
 
 
-def _record_wins(batch: _Batch, judge: Judge, given: Given, ledger: Ledger, won: Tensor, points: Tensor) -> bool:
-    """Write down the wins that a second look confirms; whether there was any."""
+def _record_wins(batch: _Batch, judge: Judge, given: Given, ledger: Ledger, won: Tensor, *tries: Tensor) -> bool:
+    """Write down the wins that a second look confirms, at the points of one of the tries; whether there was any."""
     places = won.nonzero()[:, 0]
-    if not len(places):
-        return False
-    jobs = [batch.jobs[place] for place in places.tolist()]
-    of = given.jobs(torch.tensor([row for _, row in jobs]))
-    points, confirmed = judge.confirm(of.threat, of.images, points[places], of.labels)
-    points = points.to(ledger.adversarial.device)
-    for (run, row), point, sure in zip(jobs, points, confirmed.tolist(), strict=True):
-        if sure:
-            ledger.record_win(row, run, point)
-        else:
-            ledger.flips += 1
-    return bool(confirmed.any())
+    news = False
+    for points in tries:
+        if not len(places):
+            break
+        jobs = [batch.jobs[place] for place in places.tolist()]
+        rows = torch.tensor([row for _, row in jobs], device="cpu")
+        of, allowed = given.jobs(rows), (given.allowed or given.threat).select(rows)
+        points, confirmed = judge.confirm(allowed, of.images, points[places], of.labels)
+        points = points.to(ledger.adversarial.device)
+        for (run, row), point, sure in zip(jobs, points, confirmed.tolist(), strict=True):
+            if sure:
+                ledger.record_win(row, run, point)
+        news |= bool(confirmed.any())
+        places = places[~confirmed]
+    ledger.flips += len(places)
+    return news
 
 
 def _record_ends(batch: _Batch, search: Search, ledger: Ledger) -> list[int]:
@@ -257,8 +272,8 @@ def _record_ends(batch: _Batch, search: Search, ledger: Ledger) -> list[int]:
     finite = batch.state["finite"][index].tolist()
     for place, sound in zip(leaving, finite, strict=True):
         run, row = batch.jobs[place]
-        ledger.finished[row, run] = True
         ledger.finite[row] &= sound
+        ledger.finished[row, run] = True  # last: an interruption may come between any two lines
     exhausted = [place for place in leaving if winner[batch.jobs[place][1]] > batch.jobs[place][0]]
     if exhausted:
         index = torch.tensor(exhausted, device=index.device)

@@ -98,7 +98,7 @@ def _support(state: State) -> tuple[Tensor, Tensor]:
         support = torch.arange(points.shape[1], device=points.device).expand(points.shape)
         return support, torch.ones_like(points, dtype=torch.float64)
     most = max(int(state["filled"].max()), 1)
-    return state["support"][:, :most], (torch.arange(most) < state["filled"][:, None]).double()
+    return state["support"][:, :most], (torch.arange(most, device=points.device) < state["filled"][:, None]).double()
 
 
 def _find_support(state: State, rows: Tensor) -> None:
@@ -106,7 +106,7 @@ def _find_support(state: State, rows: Tensor) -> None:
     differs = state["points"][rows].flatten(1) != state["images"][rows].flatten(1)
     row, pixel = differs.nonzero().unbind(1)
     filled = differs.sum(dim=1)
-    place = torch.arange(len(row)) - (filled.cumsum(0) - filled)[row]
+    place = torch.arange(len(row), device=row.device) - (filled.cumsum(0) - filled)[row]
     state["support"][rows[row], place] = pixel
     state["filled"][rows] = filled
 

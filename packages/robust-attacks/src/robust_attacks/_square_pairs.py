@@ -88,7 +88,7 @@ def total(values: Tensor) -> Tensor:
     """The sum over the last dimension, which is kept.
 
     Added up from left to right, so that zeros at the end, of which there are more the larger the windows of other jobs
-    are, do not change how it is rounded.
+    are, do not change how it is rounded. (A GPU adds in blocks; there the last bit of a float64 may differ.)
     """
     return values.cumsum(dim=-1)[..., -1:]
 

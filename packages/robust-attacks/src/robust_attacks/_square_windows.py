@@ -1,6 +1,7 @@
 """The windows of the Square attack: how large they are when, and which pixels lie in them."""
 
 import bisect
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ class Schedule:
     def phases(self, proposals: Tensor) -> Tensor:
         """The phases of int64 proposals, of the same shape."""
         scaled = proposals * _SPAN // self.queries if self.rescale else proposals
-        return torch.bucketize(scaled, torch.tensor(_LAST, device=proposals.device))
+        return torch.bucketize(scaled, _ends(proposals.device))
 
     def fraction(self, phase: int) -> float:
         """The fraction of the pixels that the windows of a phase cover."""
@@ -46,6 +47,12 @@ class Schedule:
             side = max(round((self.fraction(phase) * height * width) ** 0.5), least)
             sides.append(min(side + (odd and side % 2 == 0), height, width))
         return tuple(sides)
+
+
+@functools.lru_cache
+def _ends(device: torch.device) -> Tensor:
+    """The last proposals of the phases, brought to the device once, since the host waits for that."""
+    return torch.tensor(_LAST, device=device)
 
 
 class Windows:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +53,22 @@ def inside(threat: Threat, images: Tensor, points: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """TF32 off for a while."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    """TF32 and bf16 in the place of float32 off for a while."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "conv"):  # since torch 2.9; reading the older flags may fail where these are set
+        places = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+        places += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+        name, exact = "fp32_precision", "ieee"  # type: str, str | bool
+    else:
+        places, name, exact = [backends.cuda.matmul, backends.cudnn], "allow_tf32", False
+    before = [getattr(place, name) for place in places]
     try:
+        for place in places:
+            setattr(place, name, exact)
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        for place, value in zip(places, before, strict=True):
+            setattr(place, name, value)
 
 
 @contextlib.contextmanager

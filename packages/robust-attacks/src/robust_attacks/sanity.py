@@ -80,7 +80,9 @@ def after(parts: list[Stage]) -> list[Flag]:
     for earlier, later in pairwise(parts):
         drop = float((earlier.robust & ~later.robust).double().mean()) if len(later.robust) else 0.0
         if drop > _SURPRISE and later.name.startswith("square"):
-            message = f"Square broke {drop:.1%} of the images, which no gradient attack could: gradients may be masked"
+            message = (
+                f"Square broke {drop:.1%} of the images, which the attacks before it had not: gradients may be masked"
+            )
             flags.append(Flag("square-wins", message, drop))
         if drop > _SURPRISE and later.name.startswith("fab"):
             message = f"FAB broke {drop:.1%} of the images, which APGD could not: gradients may be masked or scaled"
