@@ -129,6 +129,29 @@ def test_waiting_images_take_free_places_whatever_the_precision(rows, threat, ki
         assert torch.equal(WorstCase([attack]).run(model, given, labels, batch_size=4).adversarial, whole.adversarial)
 
 
+def test_a_first_win_that_does_not_stand_hides_no_later_one(monkeypatch):
+    """Where the host looks only now and then, the latest win of the time between is tried as well."""
+
+    class Crossing(Runs):
+        def look(self, passes, state):
+            passes.logits(state["points"])
+            return state["age"] >= 2
+
+    images, labels = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)
+
+    def model(x):
+        """Sees the boundary three steps later than the search does."""
+        value = x[:, 0, 0, 0].double()
+        return torch.stack((1e-3 + 4.5e-5 - value, 0 * value), dim=1)
+
+    search, passes = Crossing([[99]], 7), Passes(model)
+    given = Given(images, labels, model(images), ImageRandom(0).of(images), Linf(eps=0.1), CPU)
+    ledger = Ledger.of(images.clone(), 1, False)
+    monkeypatch.setattr(_host, "can_look", lambda tensor: False)
+    hunt(search, passes, Judge(passes, margin), given, ledger, torch.arange(1), 1)
+    assert ledger.winner.tolist() == [0]
+
+
 class NoWaiting(TorchDispatchMode):
     """Refuses every operation for which a host would have to wait for a device."""
 

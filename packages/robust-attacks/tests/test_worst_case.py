@@ -137,6 +137,78 @@ def test_points_outside_the_threat_are_no_success(model, images, labels, shift):
     assert torch.equal(report.robust, WorstCase([honest], threat=THREAT).run(model, images, labels).robust)
 
 
+@pytest.mark.parametrize("write", [lambda x, y: x.copy_(1 - x), lambda x, y: y.add_(1).remainder_(3)], ids=["x", "y"])
+def test_an_attack_that_writes_into_what_it_was_given_breaks_nothing(model, images, labels, write):
+    """Distances and verdicts are measured from the clean images and the true labels."""
+
+    def cheat(given_model, some, theirs, *, random=None):
+        write(some, theirs)
+        return some
+
+    report = WorstCase([cheat], threat=Linf(eps=1e-6)).run(model, images, labels)
+    assert bool((THREAT.distance(images, report.adversarial) <= 1e-6).all())
+    assert torch.equal(report.robust, report.clean)
+
+
+def test_every_attack_keeps_to_its_own_threat(model, images, labels):
+    """The threat of the suite says what counts, not what its attacks look for."""
+    small = L2(eps=0.05)
+    report = WorstCase([APGD(threat=small, steps=20)], threat=Linf(eps=1)).run(model, images, labels)
+    alone = WorstCase([APGD(threat=small, steps=20)]).run(model, images, labels)
+    assert torch.equal(report.adversarial, alone.adversarial)
+    assert 0 < int(report.robust.sum()) < int(report.clean.sum())
+
+
+@pytest.mark.parametrize("kind", [PGD, APGD])
+def test_every_image_may_have_a_radius_of_its_own(model, images, labels, kind):
+    eps = torch.linspace(0, 0.03, 23).tolist()
+    report = WorstCase([kind(threat=Linf(eps=eps), steps=5)]).run(model, images, labels, batch_size=4)
+    for row in (1, 12, 22):
+        one = WorstCase([kind(threat=Linf(eps=eps[row]), steps=5)])
+        alone = one.run(model, images[row : row + 1], labels[row : row + 1], torch.tensor([row]))
+        assert torch.equal(alone.adversarial[0], report.adversarial[row])
+
+
+def test_the_model_never_sees_an_empty_batch(images):
+    class Picky(torch.nn.Module):
+        def forward(self, x):
+            assert len(x)
+            value = x.flatten(1).sum(dim=1)
+            return torch.stack((0 * value, value - 24), dim=1)
+
+    labels = Picky()(images).argmax(dim=1)
+    suite = WorstCase([PGD(threat=Linf(eps=1.0)), FGSM(threat=Linf(eps=1.0)), APGD(threat=Linf(eps=1.0))])
+    assert not suite.run(Picky(), images, labels).robust.any()
+    assert suite.run(Picky(), images[:0], labels[:0]).robust.shape == (0,)
+
+
+@pytest.mark.parametrize("precision", ["medium", "high", "highest"])
+def test_the_precision_of_the_caller_comes_back(suite, model, images, labels, precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        suite.run(model, images[:2], labels[:2])
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_checkpoint_of_another_function_is_refused(suite, model, images, labels, tmp_path):
+    """A plain function shows no weights, but other predictions."""
+    suite.run(lambda x: model(x), images, labels, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"belongs to another run \(model: it gets other images right\)"):
+        suite.run(lambda x: -model(x), images, labels, checkpoint=tmp_path / "run.pt")
+
+
+def test_points_of_another_precision_are_judged_as_they_are_kept():
+    """In float64 the point lies beyond the boundary; in the float32 of the images it does not."""
+    model = lambda x: torch.stack((0 * x[:, 0, 0, 0].double(), x[:, 0, 0, 0].double() - 0.5 - 1e-12), dim=1)  # noqa: E731
+    attack = lambda given, some, theirs, *, random=None: some.double() + 1e-11  # noqa: E731
+    start, label = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    assert WorstCase([attack], threat=Linf(eps=0.1)).run(model, start, label).robust.tolist() == [True]
+    assert WorstCase([attack], threat=Linf(eps=0.1)).run(model, start.double(), label).robust.tolist() == [False]
+
+
 def test_a_success_that_does_not_last_is_not_counted(images, labels):
     """The model says anything else once; the second look finds it right again, and the report tells."""
     calls = [0]
