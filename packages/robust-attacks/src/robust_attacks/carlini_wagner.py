@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robust_attacks._adam import adam_step
 from robust_attacks._checks import Model, check_call
 from robust_attacks._gradient import Objective
 from robust_attacks._purity import pristine
@@ -16,7 +17,6 @@ from robust_attacks.random import ImageRandom
 
 _LARGEST_CONSTANT = 1e10
 _STEEPEST = 1e15  # slopes are cut to it, so that their squares stay in float32
-_MEAN_DECAY, _SQUARE_DECAY, _SMALL = 0.9, 0.999, 1e-8  # of Adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +197,5 @@ class CarliniWagner:
         pull = torch.where(lack > 0, state["constant"], 0)[:, None, None, None]
         push = (pull * gradient).clamp_(-_STEEPEST, _STEEPEST)
         slope = (2 * changes - push) * ((1 - tanh * tanh) / 2)
-        mean = state["mean"].mul_(_MEAN_DECAY).add_(slope, alpha=1 - _MEAN_DECAY)
-        square = state["square"].mul_(_SQUARE_DECAY).addcmul_(slope, slope, value=1 - _SQUARE_DECAY)
-        root = (square / (1 - _SQUARE_DECAY ** (step + 1))).sqrt_().add_(_SMALL)
-        state["variable"].addcdiv_(mean, root, value=-self.learning_rate / (1 - _MEAN_DECAY ** (step + 1)))
+        state["variable"].sub_(adam_step(slope, state["mean"], state["square"], step + 1, self.learning_rate))
         return squares + state["constant"].double() * lack
