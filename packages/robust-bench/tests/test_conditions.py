@@ -43,6 +43,7 @@ def test_an_attacks_settings_are_complete():
         "random_start": True,
         "loss": "margin",
         "coordinates": None,
+        "eot": 1,
     }
 
 
