@@ -28,6 +28,9 @@ PACKAGES = [
     "robust-viz",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# glibc hands large blocks back to the kernel and gets them anew, page by page: in a virtual machine that costs up to a
+# third of the time, now one side of a comparison and now the other. Blocks that stay are measured instead.
+STEADY_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 def uv_environment() -> dict[str, str]:
@@ -162,13 +165,14 @@ def bench(session: nox.Session) -> None:
     alone = place / "requirements-alone.txt"  # peers whose own requirements would not install beside the others
     if alone.is_file():
         install(session, "--no-deps", "--requirement", str(alone))
+    steady = ONE_THREAD | STEADY_MEMORY
     if name:
-        session.run("python", f"benchmarks/{chosen}.py", *arguments, env=ONE_THREAD)
+        session.run("python", f"benchmarks/{chosen}.py", *arguments, env=steady)
         return
     results = ROOT / "benchmarks" / "results"
     pages = [results / folder / f"{name}.md" for name in folders[folder]]
     for name, page in zip(folders[folder], pages, strict=True):
-        session.run("python", f"benchmarks/{folder}/{name}.py", *arguments, "--out", str(page), env=ONE_THREAD)
+        session.run("python", f"benchmarks/{folder}/{name}.py", *arguments, "--out", str(page), env=steady)
     texts = [page.read_text(encoding="utf-8") for page in pages]
     joined = [
         f"# {folder.capitalize()}: `nox -s bench -- {folder}`\n",

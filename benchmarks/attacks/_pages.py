@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import textwrap
 from collections.abc import Sequence
@@ -44,11 +45,12 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def machine() -> str:
-    """The processor, as its maker names it where the system tells."""
+    """The processor, as its maker names it where the system tells, and how the session lets it be used."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, one thread"
+    steady = ", memory kept between passes" if "MALLOC_TRIM_THRESHOLD_" in os.environ else ""
+    return f"{names[0] if names else platform.machine()}, one thread{steady}"
 
 
 def publish(lines: Sequence[str], record: dict[str, Any], out: Path | None) -> None:

@@ -1,8 +1,6 @@
 """Square: laws, success, batch invariance, awkward models and images, the published result on a stored model."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from robust_attacks.square import Square
 from robust_attacks.worst_case import WorstCase
 from torch import nn
 
-PARITY = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "parity"
 SHAPE = (2, 7, 6)
 THREATS = {"Linf": Linf(eps=0.03), "L2": L2(eps=0.3), "L1": L1(eps=1.0)}
 each_threat = pytest.mark.parametrize("threat", THREATS.values(), ids=THREATS)
@@ -307,6 +304,42 @@ def test_draws_of_a_randomised_model_are_averaged():
     assert torch.equal(attack(noisy, images, torch.tensor([0, 0]), random=ImageRandom(0)), found)
 
 
+@each_threat
+def test_a_success_under_several_draws_does_not_end_the_search(threat, rows):
+    model, images = model_of(rows), batch(6)
+    labels = class_of(model, images)
+    spy, margins = Spy(model), {}
+    for eot in (1, 2):
+        spy.seen.clear()
+        found = Square(threat=threat, queries=300, eot=eot)(spy, images, labels, random=ImageRandom(0))
+        margins[eot] = margin(model(found).detach(), labels)
+    broken = margins[1] > 0
+    assert broken.any()
+    assert not broken.all()
+    assert (margins[2] > 0).equal(broken)  # the same proposals: it is broken by the same one
+    assert (margins[2] >= margins[1]).all()
+    assert (margins[2][broken] > margins[1][broken]).any()
+    assert torch.equal(margins[2][~broken], margins[1][~broken])
+    if threat.name != "Linf":  # where nothing is passed over: all proposals, the start and the clean pass, twice each
+        assert sum(map(len, spy.seen)) >= 2 * 302 * len(images)
+
+
+def test_after_a_success_only_successes_of_higher_loss_are_kept(rows):
+    """A loss that is largest where the image is classified right must not undo what has been found."""
+    model, images = model_of(rows), batch(6)
+    labels = class_of(model, images)
+
+    def misleading(logits, labels):
+        return -margin(logits, labels)
+
+    once, patient = (
+        Square(threat=Linf(eps=0.3), queries=40, loss=misleading, eot=eot)(model, images, labels, random=ImageRandom(0))
+        for eot in (1, 2)
+    )
+    assert (class_of(model, once) != labels).any()
+    assert torch.equal(class_of(model, patient) != labels, class_of(model, once) != labels)
+
+
 def test_an_empty_batch(rows):
     nothing = torch.zeros(0, *SHAPE)
     found = Square(threat=Linf(eps=0.1))(rows(SHAPE), nothing, torch.zeros(0, dtype=torch.int64))
@@ -371,16 +404,10 @@ def test_wrong_calls_are_refused(rows):
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not PARITY.is_dir(), reason="needs ../shared/data")
-def test_breaks_what_the_published_square_broke():
+def test_breaks_what_the_published_square_broke(stored):
     """The two images that withstood FAB-T and not the published Square, and four that withstood both."""
-    folder, numpy = PARITY / "mnist_cnn_a_adv", pytest.importorskip("numpy")
-    with numpy.load(folder / "images_200.npz") as arrays:
-        images, labels = torch.from_numpy(arrays["x"]).float() / 255, torch.from_numpy(arrays["y"])
-    convolutions = [nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU()]
-    model = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10)).eval()
-    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    masks = json.loads((folder / "results.json").read_text())["Linf"]["robust_mask_after"]
+    model, images, labels, results = stored("mnist_cnn_a_adv")
+    masks = results["Linf"]["robust_mask_after"]
     before, after = (torch.tensor(masks[name]).bool() for name in ("fab-t", "square"))
     broken, standing = (before & ~after).nonzero()[:, 0], after.nonzero()[:4, 0]
     assert broken.tolist() == [86, 132]

@@ -156,7 +156,7 @@ def gradients(passes: Passes, points: Tensor, labels: Tensor) -> tuple[Tensor, I
     y + 1, y + 2, ..., modulo K. NaN in the gradients counts as zero.
     """
     leaf = points.detach().requires_grad_()
-    logits = passes._forward(passes._model, leaf)
+    logits = passes.draw(leaf)
     passes.finite = logits.isfinite().all(dim=1)
     classes = logits.shape[1]
 

@@ -33,13 +33,28 @@ class Passes:
 
     def logits(self, points: Tensor, *, exact: bool = False) -> Tensor:
         """Logits (n, K) of points (n, C, H, W), without a graph; `exact` ones are those of the model itself."""
-        model = self._exact if exact else self._model
         with torch.no_grad():
-            logits = sum((self._forward(model, points) for _ in range(self._eot - 1)), self._forward(model, points))
+            draws = (self.draw(points, exact=exact) for _ in range(self._eot - 1))
+            logits = sum(draws, self.draw(points, exact=exact))
         if self._eot > 1:
             logits = logits / self._eot
         self.finite = None if _host.surely_finite(logits) else logits.isfinite().all(dim=1)
         return logits
+
+    def draw(self, points: Tensor, *, exact: bool = False) -> Tensor:
+        """Logits (n, K) of one forward pass, checked and counted; with a graph where the points ask for one.
+
+        Raises:
+            TypeError: if the logits are of a wrong type.
+            ValueError: if their shape is wrong, or the model writes into the points.
+        """
+        writes: int = points._version
+        logits = (self._exact if exact else self._model)(points)
+        if points._version > writes:
+            raise ValueError("the model changes its input in place, as by images.sub_(mean): let it make a new tensor")
+        check_logits(logits, points)
+        self.forwards += len(points)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def gradient(
         self, points: Tensor, loss: Callable[[Tensor], Tensor], need_gradient: bool = True
@@ -80,7 +95,7 @@ class Passes:
 
     def _differentiate(self, points: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         leaf = points.detach().requires_grad_()
-        logits = self._forward(self._model, leaf)
+        logits = self.draw(leaf)
         losses = loss(logits)
         gradient = None
         if losses.requires_grad:
@@ -89,12 +104,3 @@ class Passes:
         # A new tensor: autograd may hand out expanded ones, a CUDA graph writes over its own.
         gradient = torch.zeros_like(points) if gradient is None else gradient.nan_to_num(nan=0.0)
         return logits.detach(), losses.detach(), gradient
-
-    def _forward(self, model: Model, points: Tensor) -> Tensor:
-        writes: int = points._version
-        logits = model(points)
-        if points._version > writes:
-            raise ValueError("the model changes its input in place, as by images.sub_(mean): let it make a new tensor")
-        check_logits(logits, points)
-        self.forwards += len(points)
-        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

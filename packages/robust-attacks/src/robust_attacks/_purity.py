@@ -43,14 +43,14 @@ def pristine(model: Model, images: Tensor, seed: int) -> Iterator[Model]:
         devices = {images.device} | {parameter.device for parameter, _, _ in memory.parameters}
         try:
             memory.lend()
-            with _seeded(devices, seed):
+            with seeded(devices, seed):
                 yield model
         finally:
             memory.restore()
 
 
 @contextlib.contextmanager
-def _seeded(devices: set[torch.device], seed: int) -> Iterator[None]:
+def seeded(devices: set[torch.device], seed: int) -> Iterator[None]:
     cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
     low, high = key_of(seed, "model")
     with torch.random.fork_rng(devices=cuda):

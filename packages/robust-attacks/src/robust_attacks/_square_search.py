@@ -51,16 +51,19 @@ class RandomSearch:
         schedule: of the windows.
         loss: what to increase; it carries the rule of success.
         seed: of the images' random streams.
+        patient: go on after a success, and win with the best points at the end: a randomised model that happens to
+            err once may not err again.
     """
 
     runs = 1
 
-    def __init__(self, make: Make, schedule: Schedule, loss: Loss, seed: int) -> None:
+    def __init__(self, make: Make, schedule: Schedule, loss: Loss, seed: int, patient: bool = False) -> None:
         self.length = schedule.queries + 1
         self._make = make
         self._schedule = schedule
         self._loss = loss
         self._seed = seed
+        self._patient = patient
         self._proposals: Proposals | None = None
         self._looks = 0  # since jobs started last
         self._all_looks = 0  # since jobs started first
@@ -71,7 +74,8 @@ class RandomSearch:
             self._proposals = self._make(self._schedule, jobs, self._seed)
         self._looks = 0
         lowest = torch.full(jobs.labels.shape, -torch.inf, dtype=torch.float64, device=jobs.labels.device)
-        return self._proposals.start(jobs) | {"labels": jobs.labels, "loss": lowest}
+        state = self._proposals.start(jobs) | {"labels": jobs.labels, "loss": lowest}
+        return state | {"succeeded": torch.zeros_like(jobs.labels).bool()} if self._patient else state
 
     def look(self, passes: Passes, state: State) -> Tensor:
         """Evaluate the next proposal of every job (at first the start) and keep it or take it back."""
@@ -86,13 +90,27 @@ class RandomSearch:
         losses = self._loss(logits, state["labels"])
         won = succeeded(self._loss, logits, state["labels"])
         higher = losses > state["loss"]
-        accepted = (higher if passes.finite is None else higher & passes.finite) | won
+        accepted = self._better(state, higher if passes.finite is None else higher & passes.finite, won)
         state["loss"] = torch.where(accepted, losses.double(), state["loss"])
         if change.real is not None:
             accepted &= change.real
         change.apply(state["points"], accepted)
         self._proposals.settle(state, accepted)
-        return won
+        return self._at_the_end(state) if self._patient else won
+
+    def _better(self, state: State, higher: Tensor, won: Tensor) -> Tensor:
+        """Whose proposals are accepted, bool (n,): successes, and higher losses; takes note of successes."""
+        if not self._patient:
+            return higher | won
+        before = state["succeeded"]
+        accepted = torch.where(before, higher & won, higher | won)  # no failure takes the place of a success
+        state["succeeded"] = before | won
+        return accepted
+
+    def _at_the_end(self, state: State) -> Tensor:
+        """Which jobs have made their last proposal and stand at points that succeed, bool (n,)."""
+        last = state["age"] == self.length - 1
+        return state["succeeded"] & (last | state["over"] if "over" in state else last)
 
     def move(self, state: State) -> None:
         """Nothing: `look` has settled what it proposed."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from robust_attacks._checks import Model
 from robust_attacks._gradient import Objective
-from robust_attacks._purity import _seeded, pristine
+from robust_attacks._purity import pristine, seeded
 from robust_attacks._settings import check_count, check_loss, check_number, check_step_size
 from robust_attacks._soft_labels import bound, check_classes, check_training_call
 from robust_attacks.losses import Loss, Targeted, cross_entropy
@@ -51,7 +51,7 @@ def same_noise(random: ImageRandom | int) -> Iterator[None]:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"same_noise needs the ImageRandom of the attack or its seed, an int, got {random!r}")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)  # type: ignore[no-untyped-call]
-    with _seeded({torch.device("cuda", index) for index in devices}, seed):
+    with seeded({torch.device("cuda", index) for index in devices}, seed):
         yield
 
 

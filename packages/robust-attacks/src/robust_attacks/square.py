@@ -32,8 +32,9 @@ class Square:
     outcome does not depend on the others.
 
     An image costs one forward pass for its start and one for every proposal, `queries` + 1 at most, and no backward
-    pass; under Linf, proposals that change no pixel are passed over. It is done once it is misclassified; images that
-    are so already come back unchanged, and an image that is never broken comes back as the point of largest loss.
+    pass; under Linf, proposals that change no pixel are passed over. It is done once it is misclassified (but see
+    `eot`); images that are so already come back unchanged, and an image that is never broken comes back as the point
+    of largest loss.
 
     Args:
         threat: what the attacker may change: `Linf`, `L2` or `L1`.
@@ -42,7 +43,8 @@ class Square:
         rescale_schedule: shrink the windows in the rhythm of 10,000 proposals, squeezed or stretched to `queries`.
             AutoAttack does not: after 5000 proposals it has got to `p_init / 128`.
         loss: what to increase: logits (N, K), labels (N,) -> losses (N,).
-        eot: draws of a randomised model that each evaluation averages, >= 1.
+        eot: draws of a randomised model that each evaluation averages, >= 1. With several, a success does not end the
+            search: all proposals are made, and the best point counts.
 
     Raises:
         TypeError: if a setting is of a wrong type.
@@ -105,7 +107,7 @@ class Square:
     def search(self, classes: int, seed: int) -> Search:  # noqa: ARG002  # the same for any number of classes
         """The search of an image in the pool."""
         schedule = Schedule(queries=self.queries, p_init=self.p_init, rescale=self.rescale_schedule)
-        return RandomSearch(_KINDS[self.threat.name], schedule, self.loss, seed)
+        return RandomSearch(_KINDS[self.threat.name], schedule, self.loss, seed, patient=self.eot > 1)
 
 
 def _check_fraction(p_init: Any) -> None:
