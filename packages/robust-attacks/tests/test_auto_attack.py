@@ -1,8 +1,6 @@
 """The suites: their contents, few classes, randomised models, and the published results on stored models."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from robust_attacks.fab import FAB
 from robust_attacks.square import Square
 from torch import nn
 
-PARITY = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "parity"
 THREAT = Linf(eps=8 / 255)
 
 
@@ -144,47 +141,15 @@ def test_rand_judges_by_fresh_draws():
     assert torch.equal(again.adversarial, report.adversarial)
 
 
-def load(name, layers, count):
-    folder = PARITY / name
-    numpy = pytest.importorskip("numpy")
-    with numpy.load(folder / f"images_{count}.npz") as arrays:
-        images, labels = torch.from_numpy(arrays["x"]).float() / 255, torch.from_numpy(arrays["y"])
-    layers.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    return images, labels, json.loads((folder / "results.json").read_text())["Linf"]
-
-
-class Standardised(nn.Module):
-    def __init__(self, layers, mean, std):
-        super().__init__()
-        self.layers = layers
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
-
-    def forward(self, x):
-        return self.layers((x - self.mean) / self.std)
-
-
-def cnn(channels, features):
-    convolutions = [nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU()]
-    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(features, 100), nn.ReLU(), nn.Linear(100, 10))
-
-
 @pytest.mark.shared_data
 @pytest.mark.slow
-@pytest.mark.skipif(not PARITY.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize(("name", "eps"), [("mnist_cnn_a_adv", 0.3), ("cifar_cnn_a_adv", 2 / 255)])
-def test_breaks_what_the_published_code_broke(name, eps):
+def test_breaks_what_the_published_code_broke(name, eps, stored):
     """Every fourth stored image, which the published code has attacked in the batch of all: at most one miss."""
-    if name.startswith("mnist"):
-        layers = cnn(1, 1568)
-        model = layers
-    else:
-        layers = cnn(3, 2048)
-        mean, std = [value / 255 for value in (125.3, 123.0, 113.9)], [value / 255 for value in (63.0, 62.1, 66.7)]
-        model = Standardised(layers, mean, std)
-    images, labels, published = load(name, layers, 200)
+    model, images, labels, results = stored(name)
+    published = results["Linf"]
     rows = torch.arange(0, 200, 5)
-    report = auto_attack(Linf(eps=eps)).run(model.eval(), images[rows], labels[rows], rows)
+    report = auto_attack(Linf(eps=eps)).run(model, images[rows], labels[rows], rows)
     assert torch.equal(report.clean, torch.tensor(published["clean_correct"]).bool()[rows])
     theirs = torch.tensor(published["robust_mask"]).bool()[rows]
     assert int((report.robust & ~theirs).sum()) <= 1

@@ -7,33 +7,9 @@ import torch
 from robust_attacks import ImageRandom, cross_entropy, margin, targeted
 from robust_attacks.carlini_wagner import CarliniWagner
 from robust_attacks.closest import distance
-from torch import nn
 
 SHAPE = (2, 4, 4)
 QUICK = {"steps": 60, "searches": 4, "learning_rate": 0.1, "initial_constant": 0.1}
-
-
-def batch(count, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return (1.2 * torch.rand((count, *shape), generator=generator) - 0.1).clamp(0, 1)
-
-
-def class_of(model, images):
-    return model(images).argmax(dim=1)
-
-
-class Counting(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.forwards = []
-        self.backwards = []
-
-    def forward(self, images):
-        self.forwards.append(len(images))
-        if images.requires_grad:
-            images.register_hook(lambda gradient: self.backwards.append(len(gradient)))
-        return self.model(images)
 
 
 def slow(model, image, label, attack, target=False):
@@ -72,9 +48,9 @@ def slow(model, image, label, attack, target=False):
     "settings", [{}, {"abort_early": False}, {"confidence": 0.1}, {"searches": 11, "steps": 20}], ids=str
 )
 @pytest.mark.parametrize("target", [False, True], ids=["untargeted", "targeted"])
-def test_it_is_what_a_slow_program_with_torch_adam_finds(settings, target, rows):
-    model, images = rows(SHAPE), batch(2).double()
-    labels = class_of(model, images)
+def test_it_is_what_a_slow_program_with_torch_adam_finds(settings, target, rows, batch):
+    model, images = rows(SHAPE), batch(2)[0].double()
+    labels = model(images).argmax(dim=1)
     labels = (labels + 1) % 3 if target else labels
     loss = targeted(margin) if target else margin
     attack = CarliniWagner(**{**QUICK, "steps": 20, "learning_rate": 0.3, "loss": loss, **settings})
@@ -84,8 +60,8 @@ def test_it_is_what_a_slow_program_with_torch_adam_finds(settings, target, rows)
     torch.testing.assert_close(closest.distances, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
-def test_it_comes_near_the_boundary_of_a_linear_model(linear):
-    images = batch(20) * 0.4 + 0.3
+def test_it_comes_near_the_boundary_of_a_linear_model(linear, batch):
+    images = batch(20)[0] * 0.4 + 0.3
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     model = linear(weight, bias=-0.5 * float(weight.sum()))
     labels = (model.value(images) > 0).long()
@@ -93,14 +69,14 @@ def test_it_comes_near_the_boundary_of_a_linear_model(linear):
     least = (model.value(images).abs() / model.weight.norm()).detach()
     assert (closest.distances >= least).all()
     assert (closest.distances <= 1.03 * least + 1e-3).all()
-    assert (class_of(model, closest.adversarial) != labels).all()
+    assert (model(closest.adversarial).argmax(dim=1) != labels).all()
     torch.testing.assert_close(closest.distances, distance("L2", images, closest.adversarial), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("confidence", "target"), [(0.5, False), (2.0, True)], ids=["untargeted", "targeted"])
-def test_confidence_is_a_margin_that_is_reached(confidence, target, linear):
+def test_confidence_is_a_margin_that_is_reached(confidence, target, linear, batch):
     """The margin of the linear model is 2 f, so the distance to a margin of k is known."""
-    images = batch(12) * 0.2 + 0.4
+    images = batch(12)[0] * 0.2 + 0.4
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     model = linear(weight, bias=-0.5 * float(weight.sum()))
     labels = (model.value(images) > 0).long()
@@ -191,22 +167,22 @@ def test_no_image_decides_over_the_search_of_another():
     assert alone[1] == 1 + 11 + 1  # stuck after a tenth
 
 
-def test_all_logits_may_be_negative(linear):
+def test_all_logits_may_be_negative(linear, batch):
     """Masking the label by a zero makes the margin of negative logits meaningless."""
-    images = batch(6) * 0.4 + 0.3
+    images = batch(6)[0] * 0.4 + 0.3
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     model = linear(weight, bias=-0.5 * float(weight.sum()))
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     whole = CarliniWagner(**QUICK).minimum(model, images, labels)
     shifted = CarliniWagner(**QUICK).minimum(lambda x: model(x) - 1e4, images, labels)
     torch.testing.assert_close(shifted.distances, whole.distances, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("abort_early", [False, True])
-def test_its_cost(abort_early, rows):
-    images = batch(5)
-    model = Counting(rows(SHAPE))
-    labels = class_of(model.model, images)
+def test_its_cost(abort_early, rows, batch, counting):
+    images = batch(5)[0]
+    model = counting(rows(SHAPE))
+    labels = model.model(images).argmax(dim=1)
     CarliniWagner(steps=20, searches=3, abort_early=abort_early)(model, images, labels)
     if not abort_early:
         assert model.forwards == [5] * 62
@@ -215,11 +191,11 @@ def test_its_cost(abort_early, rows):
     assert model.forwards[0] == model.forwards[-1] == 5
 
 
-def test_images_that_win_already_stay_as_they_are_and_cost_nothing(rows):
-    images = batch(30)
-    model = Counting(rows(SHAPE))
+def test_images_that_win_already_stay_as_they_are_and_cost_nothing(rows, batch, counting):
+    images = batch(30)[0]
+    model = counting(rows(SHAPE))
     labels = torch.randint(3, (30,), generator=torch.Generator().manual_seed(1))
-    wrong = class_of(model.model, images) != labels
+    wrong = model.model(images).argmax(dim=1) != labels
     closest = CarliniWagner(**QUICK).minimum(model, images, labels)
     assert 0 < int(wrong.sum()) < 30
     assert torch.equal(closest.distances == 0, wrong)
@@ -227,19 +203,19 @@ def test_images_that_win_already_stay_as_they_are_and_cost_nothing(rows):
     assert max(model.backwards) == 30 - int(wrong.sum())
 
 
-def test_targets_are_reached_and_nothing_else_counts(rows):
-    images, model = batch(30), rows(SHAPE)
-    now = class_of(model, images)
+def test_targets_are_reached_and_nothing_else_counts(rows, batch):
+    images, model = batch(30)[0], rows(SHAPE)
+    now = model(images).argmax(dim=1)
     targets = (now + torch.arange(30) % 3) % 3
     closest = CarliniWagner(**{**QUICK, "steps": 150, "loss": targeted(margin)}).minimum(model, images, targets)
     assert closest.found.all()
-    assert torch.equal(class_of(model, closest.adversarial), targets)
+    assert torch.equal(model(closest.adversarial).argmax(dim=1), targets)
     assert torch.equal(closest.distances == 0, targets == now)
 
 
-def test_every_batch_size_and_order_gives_the_same_images(rows):
-    model, images = rows(SHAPE), batch(6)
-    labels, ids = class_of(model, images), torch.arange(6)
+def test_every_batch_size_and_order_gives_the_same_images(rows, batch):
+    model, images = rows(SHAPE), batch(6)[0]
+    labels, ids = model(images).argmax(dim=1), torch.arange(6)
     attack = CarliniWagner(**{**QUICK, "steps": 30, "searches": 3})
     whole = attack.minimum(model, images, labels)
     assert whole.found.all()
@@ -252,11 +228,11 @@ def test_every_batch_size_and_order_gives_the_same_images(rows):
 
 
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-def test_what_comes_back(double, rows):
-    images = batch(6)
+def test_what_comes_back(double, rows, batch):
+    images = batch(6)[0]
     images = (images.double() if double else images).to(memory_format=torch.channels_last)
     model = rows(SHAPE).train()
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     before = images.clone()
     with torch.no_grad():
         closest = CarliniWagner(**QUICK).minimum(model, images, labels, random=ImageRandom(0))
@@ -274,8 +250,8 @@ def test_what_comes_back(double, rows):
     assert closest.norm == "L2"
 
 
-def test_awkward_models():
-    images, labels = batch(4), torch.tensor([0, 1, 0, 1])
+def test_awkward_models(batch):
+    images, labels = batch(4)[0], torch.tensor([0, 1, 0, 1])
     flat = lambda x: torch.stack((0 * x.sum(dim=(1, 2, 3)) + 1, 0 * x.sum(dim=(1, 2, 3))), dim=1)  # noqa: E731
     closest = CarliniWagner(**QUICK).minimum(flat, images, labels)
     assert closest.distances.tolist() == [torch.inf, 0, torch.inf, 0]
@@ -330,8 +306,8 @@ def test_wrong_settings_are_refused(settings, error, message):
         CarliniWagner(**settings)
 
 
-def test_wrong_calls_are_refused(rows):
-    images, labels = batch(3), torch.tensor([0, 1, 2])
+def test_wrong_calls_are_refused(rows, batch):
+    images, labels = batch(3)[0], torch.tensor([0, 1, 2])
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         CarliniWagner()(rows(SHAPE), images * 255, labels)
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
@@ -341,9 +317,9 @@ def test_wrong_calls_are_refused(rows):
 
 
 @pytest.mark.gpu
-def test_the_gpu_finds_the_same(rows):
-    model, images = rows(SHAPE), batch(32)
-    labels = class_of(model, images)
+def test_the_gpu_finds_the_same(rows, batch):
+    model, images = rows(SHAPE), batch(32)[0]
+    labels = model(images).argmax(dim=1)
     here = CarliniWagner(**QUICK).minimum(model, images, labels)
     there = CarliniWagner(**QUICK).minimum(model.cuda(), images.cuda(), labels.cuda())
     torch.testing.assert_close(there.distances.cpu(), here.distances, rtol=1e-2, atol=0)

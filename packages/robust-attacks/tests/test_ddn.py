@@ -13,30 +13,6 @@ from torch import nn
 SHAPE = (2, 4, 4)
 
 
-def batch(count, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    images = (1.2 * torch.rand((count, *shape), generator=generator) - 0.1).clamp(0, 1)
-    return images, torch.randint(3, (count,), generator=generator)
-
-
-def class_of(model, images):
-    return model(images).argmax(dim=1)
-
-
-class Counting(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.forwards = []
-        self.backwards = []
-
-    def forward(self, images):
-        self.forwards.append(len(images))
-        if images.requires_grad:
-            images.register_hook(lambda gradient: self.backwards.append(len(gradient)))
-        return self.model(images)
-
-
 def slow(model, image, label, steps, target=False, gamma=0.05, levels=256):
     """Algorithm 1 for one image in float64, with the guards of the specification; the least norm, or inf."""
     change, radius, best = torch.zeros_like(image), 1.0, math.inf
@@ -59,9 +35,9 @@ def slow(model, image, label, steps, target=False, gamma=0.05, levels=256):
 
 @pytest.mark.parametrize("levels", [None, 256])
 @pytest.mark.parametrize("target", [False, True], ids=["untargeted", "targeted"])
-def test_it_is_what_a_slow_program_finds(levels, target, rows):
+def test_it_is_what_a_slow_program_finds(levels, target, rows, batch):
     model, images = rows(SHAPE), batch(4)[0].double()
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     labels = (labels + 1) % 3 if target else labels
     attack = DDN(steps=50, levels=levels, loss=targeted(cross_entropy) if target else cross_entropy)
     closest = attack.minimum(model, images, labels, random=ImageRandom(0))
@@ -71,7 +47,7 @@ def test_it_is_what_a_slow_program_finds(levels, target, rows):
     torch.testing.assert_close(closest.distances, expected, rtol=1e-9, atol=0)
 
 
-def test_it_comes_near_the_boundary_of_a_linear_model(linear):
+def test_it_comes_near_the_boundary_of_a_linear_model(linear, batch):
     images = batch(20)[0] * 0.4 + 0.3
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), bias=-0.3)
     labels = (model.value(images) > 0).long()
@@ -79,11 +55,11 @@ def test_it_comes_near_the_boundary_of_a_linear_model(linear):
     least = (model.value(images).abs() / model.weight.norm()).detach()
     assert (closest.distances >= least).all()
     assert (closest.distances <= 1.02 * least).all()
-    assert (class_of(model, closest.adversarial) != labels).all()
+    assert (model(closest.adversarial).argmax(dim=1) != labels).all()
     torch.testing.assert_close(closest.distances, distance("L2", images, closest.adversarial), rtol=0, atol=0)
 
 
-def test_it_comes_near_a_sphere():
+def test_it_comes_near_a_sphere(batch):
     """f = r^2 - |x - c|^2: the least L2 distance is r - |x - c|."""
 
     def model(images):
@@ -98,10 +74,10 @@ def test_it_comes_near_a_sphere():
 
 
 @pytest.mark.parametrize("levels", [2, 16, 256])
-def test_results_have_the_levels(levels, rows):
+def test_results_have_the_levels(levels, rows, batch):
     images, _ = batch(12)
     model = rows(SHAPE)
-    closest = DDN(levels=levels, steps=60).minimum(model, images, class_of(model, images))
+    closest = DDN(levels=levels, steps=60).minimum(model, images, model(images).argmax(dim=1))
     assert int(closest.found.sum()) >= (2 if levels == 2 else 12)  # black and white is much to ask for
     steps = closest.adversarial[closest.found] * (levels - 1)
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=2e-5)
@@ -125,18 +101,18 @@ def test_what_is_pushed_by_the_second_verdict_has_the_levels_too():
 
 
 @pytest.mark.parametrize("steps", [1, 7])
-def test_its_cost(steps, rows):
-    model = Counting(rows(SHAPE))
+def test_its_cost(steps, rows, batch, counting):
+    model = counting(rows(SHAPE))
     images, _ = batch(5)
-    DDN(steps=steps)(model, images, class_of(model.model, images))
+    DDN(steps=steps)(model, images, model.model(images).argmax(dim=1))
     assert model.forwards == [5] * (steps + 1)
     assert model.backwards == [5] * (steps - 1)
 
 
-def test_images_that_are_misclassified_stay_as_they_are(rows):
+def test_images_that_are_misclassified_stay_as_they_are(rows, batch):
     images, labels = batch(30)
     model = rows(SHAPE)
-    wrong = class_of(model, images) != labels
+    wrong = model(images).argmax(dim=1) != labels
     closest = DDN(steps=40).minimum(model, images, labels)
     assert 0 < int(wrong.sum()) < 30
     assert torch.equal(closest.distances == 0, wrong)
@@ -144,14 +120,14 @@ def test_images_that_are_misclassified_stay_as_they_are(rows):
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, margin], ids=["cross_entropy", "margin"])
-def test_targets_are_reached_and_nothing_else_counts(loss, rows):
+def test_targets_are_reached_and_nothing_else_counts(loss, rows, batch):
     images, _ = batch(30)
     model = rows(SHAPE)
-    now = class_of(model, images)
+    now = model(images).argmax(dim=1)
     targets = (now + torch.arange(30) % 3) % 3
     closest = DDN(loss=targeted(loss)).minimum(model, images, targets)
     assert closest.found.all()
-    assert torch.equal(class_of(model, closest.adversarial), targets)
+    assert torch.equal(model(closest.adversarial).argmax(dim=1), targets)
     assert torch.equal(closest.distances == 0, targets == now)
 
 
@@ -173,10 +149,10 @@ def test_a_zero_gradient_is_left_in_a_direction_of_the_image():
 
 
 @pytest.mark.parametrize("levels", [None, 256])
-def test_every_batch_size_and_order_gives_the_same_images(levels, rows):
+def test_every_batch_size_and_order_gives_the_same_images(levels, rows, batch):
     model = rows(SHAPE)
     images, _ = batch(12)
-    labels, ids = class_of(model, images), torch.arange(12) * 1000 + 3
+    labels, ids = model(images).argmax(dim=1), torch.arange(12) * 1000 + 3
     attack = DDN(steps=30, levels=levels)
     whole = attack.minimum(model, images, labels, random=ImageRandom(7, ids))
     assert whole.found.all()
@@ -193,11 +169,11 @@ def test_every_batch_size_and_order_gives_the_same_images(levels, rows):
 
 
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-def test_what_comes_back(double, rows):
+def test_what_comes_back(double, rows, batch):
     images, _ = batch(6)
     images = (images.double() if double else images).to(memory_format=torch.channels_last)
     model = rows(SHAPE).train()
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     before = images.clone()
     with torch.no_grad():
         closest = DDN(steps=20).minimum(model, images, labels, random=ImageRandom(0))
@@ -215,7 +191,7 @@ def test_what_comes_back(double, rows):
     assert closest.norm == "L2"
 
 
-def test_awkward_models():
+def test_awkward_models(batch):
     flat = lambda x: torch.stack((0 * x.sum(dim=(1, 2, 3)) + 1, 0 * x.sum(dim=(1, 2, 3))), dim=1)  # noqa: E731
     images = batch(4)[0]
     closest = DDN(steps=10).minimum(flat, images, torch.tensor([0, 1, 0, 1]))
@@ -253,7 +229,7 @@ def test_wrong_settings_are_refused(settings, error, message):
         DDN(**settings)
 
 
-def test_wrong_calls_are_refused(rows):
+def test_wrong_calls_are_refused(rows, batch):
     images, labels = batch(3)
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         DDN()(rows(SHAPE), images * 255, labels)
@@ -263,22 +239,22 @@ def test_wrong_calls_are_refused(rows):
         DDN()(rows(SHAPE), images, labels, random=0)
 
 
-def test_it_works_under_autocast():
+def test_it_works_under_autocast(batch):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
     images, _ = batch(20)
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     with torch.autocast("cpu", dtype=torch.bfloat16), warnings.catch_warnings():
         closest = DDN(steps=40).minimum(model, images, labels, random=ImageRandom(0))
     assert closest.found.all()
-    assert (class_of(model, closest.adversarial) != labels).all()  # in float32, which the attack has not seen
+    assert (model(closest.adversarial).argmax(dim=1) != labels).all()  # in float32, which the attack has not seen
 
 
 @pytest.mark.gpu
-def test_the_gpu_finds_the_same_and_is_not_asked_in_the_loop(rows):
+def test_the_gpu_finds_the_same_and_is_not_asked_in_the_loop(rows, batch):
     images, _ = batch(32)
     model = rows(SHAPE)
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     here = DDN(levels=None).minimum(model, images, labels, random=ImageRandom(0))
     model, images, labels = model.cuda(), images.cuda(), labels.cuda()
     there = DDN(levels=None).minimum(model, images, labels, random=ImageRandom(0))

@@ -14,32 +14,6 @@ DUALS = {"L2": 2, "Linf": 1}
 each_norm = pytest.mark.parametrize("norm", ["L2", "Linf"])
 
 
-def batch(count, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return (1.2 * torch.rand((count, *shape), generator=generator) - 0.1).clamp(0, 1)
-
-
-def class_of(model, images):
-    return model(images).argmax(dim=1)
-
-
-class Counting(nn.Module):
-    """Counts the images that go forward and back."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.forwards = []
-        self.backwards = []
-
-    def forward(self, images):
-        self.forwards.append(len(images))
-        logits = self.model(images)
-        if logits.requires_grad:
-            logits.register_hook(lambda gradient: self.backwards.append(len(gradient)))
-        return logits
-
-
 class Bent(nn.Module):
     """Many classes with curved boundaries; rows are computed by themselves, in float64."""
 
@@ -81,9 +55,9 @@ def slow(model, image, label, norm, steps=50, overshoot=0.02, candidates=10):
 
 @each_norm
 @pytest.mark.parametrize("settings", [{}, {"candidates": 3}, {"overshoot": 0.5}, {"steps": 1}], ids=str)
-def test_it_is_what_a_slow_program_finds(norm, settings):
-    model, images = Bent(), batch(8).double()
-    labels = class_of(model, images)
+def test_it_is_what_a_slow_program_finds(norm, settings, batch):
+    model, images = Bent(), batch(8)[0].double()
+    labels = model(images).argmax(dim=1)
     closest = DeepFool(norm=norm, **settings).minimum(model, images, labels)
     expected = [slow(model, *pair, norm, **settings) for pair in zip(images, labels.tolist(), strict=True)]
     assert closest.found.tolist() == [found is not None for found in expected]
@@ -94,8 +68,8 @@ def test_it_is_what_a_slow_program_finds(norm, settings):
 
 @each_norm
 @pytest.mark.parametrize("overshoot", [0.0, 0.02, 0.5])
-def test_one_step_crosses_the_boundary_of_a_linear_model(norm, overshoot, linear):
-    images = batch(20) * 0.2 + 0.4
+def test_one_step_crosses_the_boundary_of_a_linear_model(norm, overshoot, linear, batch):
+    images = batch(20)[0] * 0.2 + 0.4
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     model = linear(weight, bias=-0.5 * float(weight.sum()))
     labels = (model.value(images) > 0).long()
@@ -105,7 +79,7 @@ def test_one_step_crosses_the_boundary_of_a_linear_model(norm, overshoot, linear
     assert closest.found.all()
     expected = (1 + overshoot) * (least + 1e-4)
     torch.testing.assert_close(closest.distances, expected, rtol=0, atol=2e-7)
-    assert (class_of(model, closest.adversarial) != labels).all()
+    assert (model(closest.adversarial).argmax(dim=1) != labels).all()
     torch.testing.assert_close(closest.distances, distance(norm, images, closest.adversarial), rtol=0, atol=0)
 
 
@@ -130,10 +104,10 @@ def test_it_goes_for_the_nearest_of_several_boundaries_among_the_candidates(norm
 
 
 @pytest.mark.parametrize("classes", [2, 3, 12])
-def test_its_cost(classes):
+def test_its_cost(classes, batch, counting):
     """One forward and at most nine backward passes a step; images leave the batch when they are misclassified."""
-    model, images = Counting(Bent(classes)), batch(6)
-    labels = class_of(model.model, images)
+    model, images = counting(Bent(classes)), batch(6)[0]
+    labels = model.model(images).argmax(dim=1)
     model.forwards.clear()
     closest = DeepFool().minimum(model, images, labels)
     assert closest.found.all()
@@ -145,9 +119,9 @@ def test_its_cost(classes):
 
 
 @each_norm
-def test_images_that_are_misclassified_stay_as_they_are(norm):
-    model, images = Bent(), batch(20)
-    labels = class_of(model, images)
+def test_images_that_are_misclassified_stay_as_they_are(norm, batch):
+    model, images = Bent(), batch(20)[0]
+    labels = model(images).argmax(dim=1)
     labels[::2] = (labels[::2] + 1) % 12
     closest = DeepFool(norm=norm).minimum(model, images, labels)
     assert torch.equal(closest.adversarial[::2], images[::2])
@@ -156,9 +130,9 @@ def test_images_that_are_misclassified_stay_as_they_are(norm):
 
 
 @each_norm
-def test_every_batch_size_and_order_gives_the_same_images(norm):
-    model, images = Bent(curve=0.6), batch(16)
-    labels, ids = class_of(model, images), torch.arange(16)
+def test_every_batch_size_and_order_gives_the_same_images(norm, batch):
+    model, images = Bent(curve=0.6), batch(16)[0]
+    labels, ids = model(images).argmax(dim=1), torch.arange(16)
     attack = DeepFool(norm=norm)
     whole = attack.minimum(model, images, labels)
     assert whole.found.any()
@@ -171,9 +145,9 @@ def test_every_batch_size_and_order_gives_the_same_images(norm):
 
 
 @each_norm
-def test_looking_seldom_gives_the_same_images(norm, monkeypatch):
-    model, images = Bent(curve=0.6), batch(16)
-    labels = class_of(model, images)
+def test_looking_seldom_gives_the_same_images(norm, monkeypatch, batch):
+    model, images = Bent(curve=0.6), batch(16)[0]
+    labels = model(images).argmax(dim=1)
     expected = DeepFool(norm=norm).minimum(model, images, labels)
     monkeypatch.setattr(_host, "can_look", lambda tensor: False)
     found = DeepFool(norm=norm).minimum(model, images, labels)
@@ -183,11 +157,11 @@ def test_looking_seldom_gives_the_same_images(norm, monkeypatch):
 
 @each_norm
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-def test_what_comes_back(norm, double):
-    images = batch(6)
+def test_what_comes_back(norm, double, batch):
+    images = batch(6)[0]
     images = (images.double() if double else images).to(memory_format=torch.channels_last)
     model = Bent().train()
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     before = images.clone()
     with torch.no_grad():
         closest = DeepFool(norm=norm).minimum(model, images, labels, random=ImageRandom(0))
@@ -206,8 +180,8 @@ def test_what_comes_back(norm, double):
 
 
 @each_norm
-def test_awkward_models(norm):
-    images, labels = batch(4), torch.tensor([0, 1, 0, 1])
+def test_awkward_models(norm, batch):
+    images, labels = batch(4)[0], torch.tensor([0, 1, 0, 1])
     flat = lambda x: torch.stack((0 * x.sum(dim=(1, 2, 3)) + 1, 0 * x.sum(dim=(1, 2, 3))), dim=1)  # noqa: E731
     closest = DeepFool(norm=norm).minimum(flat, images, labels)
     assert closest.distances.tolist() == [torch.inf, 0, torch.inf, 0]
@@ -268,8 +242,8 @@ def test_wrong_settings_are_refused(settings, error, message):
         DeepFool(**settings)
 
 
-def test_wrong_calls_are_refused(rows):
-    images, labels = batch(3), torch.tensor([0, 1, 2])
+def test_wrong_calls_are_refused(rows, batch):
+    images, labels = batch(3)[0], torch.tensor([0, 1, 2])
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         DeepFool()(rows(SHAPE), images * 255, labels)
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
@@ -280,9 +254,9 @@ def test_wrong_calls_are_refused(rows):
 
 @pytest.mark.gpu
 @each_norm
-def test_the_gpu_finds_the_same(norm):
-    model, images = Bent(), batch(32)
-    labels = class_of(model, images)
+def test_the_gpu_finds_the_same(norm, batch):
+    model, images = Bent(), batch(32)[0]
+    labels = model(images).argmax(dim=1)
     here = DeepFool(norm=norm).minimum(model, images, labels)
     there = DeepFool(norm=norm).minimum(model.cuda(), images.cuda(), labels.cuda())
     torch.testing.assert_close(there.distances.cpu(), here.distances, rtol=1e-3, atol=0)

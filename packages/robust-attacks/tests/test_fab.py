@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +13,8 @@ THREATS = {"Linf": Linf, "L2": L2, "L1": L1}
 DUALS = {"Linf": 1, "L2": 2, "L1": torch.inf}
 EPS = {"Linf": 0.05, "L2": 0.2, "L1": 0.6}
 SHAPE = (2, 4, 4)
-PLACES = [folder / "shared" / "data" / "parity" / "cifar_cnn_a_adv" for folder in Path(__file__).resolve().parents]
 each_threat = pytest.mark.parametrize("make", THREATS.values(), ids=THREATS.keys())
 each_mode = pytest.mark.parametrize("targets", [None, 9], ids=["untargeted", "targeted"])
-
-
-def batch(count, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    return (1.2 * torch.rand((count, *shape), generator=generator) - 0.1).clamp(0, 1)
 
 
 def weight(seed=1):
@@ -57,8 +50,8 @@ def least_distance(make, model, image):
 
 @each_threat
 @each_mode
-def test_it_comes_within_eta_of_the_least_distance_of_a_linear_model(make, targets, linear):
-    images = batch(20) * 0.2 + 0.4
+def test_it_comes_within_eta_of_the_least_distance_of_a_linear_model(make, targets, linear, batch):
+    images = batch(20)[0] * 0.2 + 0.4
     model = linear(weight(), bias=-0.5 * float(weight().sum()))
     labels = model(images).argmax(dim=1)
     closest = FAB(threat=make(eps=0.1), steps=10, restarts=2, targets=targets).minimum(model, images, labels)
@@ -72,8 +65,8 @@ def test_it_comes_within_eta_of_the_least_distance_of_a_linear_model(make, targe
 
 
 @each_threat
-def test_it_comes_within_eta_of_the_least_distance_with_the_box_in_the_way(make, linear):
-    images = batch(12)
+def test_it_comes_within_eta_of_the_least_distance_with_the_box_in_the_way(make, linear, batch):
+    images = batch(12)[0]
     model = linear(weight(), bias=-0.5 * float(weight().sum()) + 3)
     labels = model(images).argmax(dim=1)
     closest = FAB(threat=make(eps=0.1), steps=20, targets=1).minimum(model, images, labels)
@@ -86,8 +79,8 @@ def test_it_comes_within_eta_of_the_least_distance_with_the_box_in_the_way(make,
 
 @each_threat
 @each_mode
-def test_a_call_breaks_what_lies_within_eps_and_leaves_the_rest(make, targets, linear):
-    images = batch(40) * 0.2 + 0.4
+def test_a_call_breaks_what_lies_within_eps_and_leaves_the_rest(make, targets, linear, batch):
+    images = batch(40)[0] * 0.2 + 0.4
     model = linear(weight(), bias=-0.5 * float(weight().sum()))
     labels = model(images).argmax(dim=1)
     least = (model.value(images).abs() / weight().double().norm(DUALS[make.__name__])).detach()
@@ -103,8 +96,8 @@ def test_a_call_breaks_what_lies_within_eps_and_leaves_the_rest(make, targets, l
 
 @each_threat
 @each_mode
-def test_a_call_breaks_the_images_whose_minimum_is_within_eps(make, targets, rows):
-    model, images = rows(SHAPE), batch(40)
+def test_a_call_breaks_the_images_whose_minimum_is_within_eps(make, targets, rows, batch):
+    model, images = rows(SHAPE), batch(40)[0]
     labels = model(images).argmax(dim=1)
     threat, random = make(eps=EPS[make.__name__]), ImageRandom(0)
     attack = FAB(threat=threat, steps=12, restarts=2, targets=targets)
@@ -133,41 +126,22 @@ def test_a_targeted_run_does_not_weaken_a_later_untargeted_one(make):
     assert not FAB(threat=make(eps=0.1), steps=5, restarts=1).minimum(model, images, labels).found.any()
 
 
-class Counting(nn.Module):
-    """Counts the images that go forward and back."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.forwards = self.backwards = 0
-
-    def forward(self, images):
-        self.forwards += len(images)
-        logits = self.model(images)
-        if logits.requires_grad:
-            logits.register_hook(self._count)
-        return logits
-
-    def _count(self, gradient):
-        self.backwards += len(gradient)
-
-
 @pytest.mark.parametrize("classes", [2, 3, 5, 12])
-def test_its_cost_follows_from_the_number_of_classes(classes):
+def test_its_cost_follows_from_the_number_of_classes(classes, batch, counting):
     torch.manual_seed(classes)
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, classes))
-    images = batch(4)
+    images = batch(4)[0]
     labels = model(images).argmax(dim=1)
-    counting = Counting(model)
-    closest = FAB(threat=Linf(eps=0.1), steps=3, targets=9).minimum(counting, images, labels)
+    counted = counting(model)
+    closest = FAB(threat=Linf(eps=0.1), steps=3, targets=9).minimum(counted, images, labels)
     runs = min(9, classes - 1)
-    assert counting.forwards == 4 * (1 + runs * 3 * 2 + 1)  # the images, two per step, the second verdict
-    assert counting.backwards == 4 * runs * 3
+    assert sum(counted.forwards) == 4 * (1 + runs * 3 * 2 + 1)  # the images, two per step, the second verdict
+    assert sum(counted.backwards) == 4 * runs * 3
     assert closest.found.all()
-    counting = Counting(model)
-    closest = FAB(threat=Linf(eps=0.1), steps=3, restarts=2).minimum(counting, images, labels)
-    assert counting.forwards == 4 * (1 + 2 * 3 * 2 + 1)
-    assert counting.backwards == 4 * 2 * 3 * (classes - 1)
+    counted = counting(model)
+    closest = FAB(threat=Linf(eps=0.1), steps=3, restarts=2).minimum(counted, images, labels)
+    assert sum(counted.forwards) == 4 * (1 + 2 * 3 * 2 + 1)
+    assert sum(counted.backwards) == 4 * 2 * 3 * (classes - 1)
     assert closest.found.all()
 
 
@@ -249,9 +223,9 @@ def test_random_starts_lie_half_of_eps_away(make):
 
 @each_threat
 @each_mode
-def test_every_batch_size_and_order_gives_the_same_images(make, targets, rows):
+def test_every_batch_size_and_order_gives_the_same_images(make, targets, rows, batch):
     """Bit for bit, since this model computes each row by itself."""
-    model, images = rows(SHAPE), batch(24)
+    model, images = rows(SHAPE), batch(24)[0]
     labels = model(images).argmax(dim=1)
     ids = torch.arange(24) * 1000 + 3
     attack = FAB(threat=make(eps=EPS[make.__name__]), steps=5, restarts=2, targets=targets)
@@ -283,8 +257,8 @@ def test_runs_towards_targets_draw_nothing_and_restarts_do(make, rows):
 
 @each_threat
 @each_mode
-def test_every_image_may_have_its_own_radius(make, targets, rows):
-    model, images = rows(SHAPE), batch(6)
+def test_every_image_may_have_its_own_radius(make, targets, rows, batch):
+    model, images = rows(SHAPE), batch(6)[0]
     labels = model(images).argmax(dim=1)
     eps = [0.0, 0.01, 0.05, 0.2, 0.5, 1.0]
     random = ImageRandom(1, torch.arange(6))
@@ -298,8 +272,8 @@ def test_every_image_may_have_its_own_radius(make, targets, rows):
 
 @each_threat
 @each_mode
-def test_misclassified_images_come_back_unchanged_at_distance_zero(make, targets, rows):
-    model, images = rows(SHAPE), batch(9)
+def test_misclassified_images_come_back_unchanged_at_distance_zero(make, targets, rows, batch):
+    model, images = rows(SHAPE), batch(9)[0]
     labels = model(images).argmax(dim=1)
     labels[::2] = (labels[::2] + 1) % 3
     attack = FAB(threat=make(eps=EPS[make.__name__]), steps=4, restarts=2, targets=targets)
@@ -312,8 +286,8 @@ def test_misclassified_images_come_back_unchanged_at_distance_zero(make, targets
 
 @each_mode
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-def test_dtype_and_memory_layout_are_kept_and_an_empty_batch_is_none(targets, double, rows):
-    model, images = rows(SHAPE), batch(5).to(memory_format=torch.channels_last)
+def test_dtype_and_memory_layout_are_kept_and_an_empty_batch_is_none(targets, double, rows, batch):
+    model, images = rows(SHAPE), batch(5)[0].to(memory_format=torch.channels_last)
     images = images.double() if double else images
     labels = model(images).argmax(dim=1)
     attack = FAB(threat=L2(eps=0.3), steps=4, restarts=2, targets=targets)
@@ -345,8 +319,8 @@ AWKWARD = {
 @each_threat
 @each_mode
 @pytest.mark.parametrize("model", AWKWARD.values(), ids=AWKWARD.keys())
-def test_awkward_models_give_finite_images_inside(make, targets, model):
-    images = batch(4)
+def test_awkward_models_give_finite_images_inside(make, targets, model, batch):
+    images = batch(4)[0]
     images[:, 0, 0, 0] = 0.5
     labels = model(images).argmax(dim=1)
     threat = make(eps=0.3)
@@ -376,12 +350,12 @@ def test_logits_that_are_not_finite_are_no_success_and_are_told(targets):
         assert not attack.minimum(model, images, labels, random=ImageRandom(0)).found.any()
 
 
-def test_it_is_pure():
+def test_it_is_pure(batch):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
     model.train()
     model[0].weight.grad = torch.ones_like(model[0].weight)
-    images = batch(4)
+    images = batch(4)[0]
     labels = torch.zeros(4, dtype=torch.int64)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     generator = torch.get_rng_state()
@@ -426,36 +400,16 @@ def test_it_is_a_value_with_a_name():
 
 
 @pytest.mark.parametrize("method", ["__call__", "minimum"])
-def test_wrong_calls_are_refused(method, rows):
+def test_wrong_calls_are_refused(method, rows, batch):
     call = getattr(FAB(threat=Linf(eps=[0.1, 0.2])), method)
     with pytest.raises(ValueError, match="images must lie in"):
-        call(rows(SHAPE), batch(2) - 1, torch.tensor([0, 1]))
+        call(rows(SHAPE), batch(2)[0] - 1, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"labels must lie in 0..2, since the model returns 3 logits"):
-        call(rows(SHAPE), batch(2), torch.tensor([0, 3]))
+        call(rows(SHAPE), batch(2)[0], torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="Linf has eps for 2 images, but 3 images were given"):
-        call(rows(SHAPE), batch(3), torch.tensor([0, 1, 2]))
+        call(rows(SHAPE), batch(3)[0], torch.tensor([0, 1, 2]))
     with pytest.raises(TypeError, match="random must be an ImageRandom"):
-        call(rows(SHAPE), batch(2), torch.tensor([0, 1]), random=0)
-
-
-@pytest.fixture
-def cifar():
-    """The adversarially trained CIFAR-10 network of the parity data, images that it gets right, and what was stored."""
-    numpy = pytest.importorskip("numpy", reason="the parity data are .npz files")
-    folder = next((place for place in PLACES if place.is_dir()), None)
-    if folder is None:
-        pytest.skip("the parity data are not there: ../shared/data/parity/cifar_cnn_a_adv beside the repository")
-    network = nn.Sequential(
-        nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(2048, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
-    network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    mean, std = torch.tensor([[125.3, 123.0, 113.9], [63.0, 62.1, 66.7]])[:, None, :, None, None] / 255
-    with numpy.load(folder / "images_200.npz") as file:
-        images, labels = torch.from_numpy(file["x"]).float() / 255, torch.from_numpy(file["y"])
-    model = lambda images: network((images - mean) / std)  # noqa: E731
-    right = model(images).argmax(dim=1) == labels
-    return model, images[right][:20], labels[right][:20]
+        call(rows(SHAPE), batch(2)[0], torch.tensor([0, 1]), random=0)
 
 
 @pytest.mark.shared_data
@@ -464,12 +418,14 @@ def cifar():
     [(Linf(eps=2 / 255), 14, 0.0183656), (L2(eps=0.5), 11, 0.522898), (L1(eps=8.0), 8, 4.28468)],
     ids=THREATS.keys(),
 )
-def test_it_finds_what_the_published_autoattack_finds(cifar, threat, standing, median):
+def test_it_finds_what_the_published_autoattack_finds(stored, threat, standing, median):
     """Twenty images, 20 steps towards each of 9 targets, against the published FAB-T with the same settings.
 
     Its masks and the median of its distances (torch.median, the lower of the two in the middle) were recorded.
     """
-    model, images, labels = cifar
+    model, images, labels, _ = stored("cifar_cnn_a_adv")
+    right = (model(images).argmax(dim=1) == labels).nonzero()[:20, 0]
+    images, labels = images[right], labels[right]
     attack = FAB(threat=threat, steps=20, targets=9)
     closest = attack.minimum(model, images, labels)
     assert int((closest.distances > threat.eps).sum()) <= standing
@@ -481,8 +437,8 @@ def test_it_finds_what_the_published_autoattack_finds(cifar, threat, standing, m
 @pytest.mark.gpu
 @each_threat
 @each_mode
-def test_the_gpu_attacks_the_same(make, targets, rows):
-    images, model = batch(32), rows(SHAPE)
+def test_the_gpu_attacks_the_same(make, targets, rows, batch):
+    images, model = batch(32)[0], rows(SHAPE)
     labels = model(images).argmax(dim=1)
     attack = FAB(threat=make(eps=EPS[make.__name__]), steps=8, restarts=2, targets=targets)
     here = attack.minimum(model, images, labels, random=ImageRandom(0))

@@ -10,37 +10,12 @@ from hypothesis import strategies as st
 from robust_attacks import ImageRandom, cross_entropy, margin, targeted
 from robust_attacks.closest import distance
 from robust_attacks.fmn import FMN, project
-from torch import nn
 
 SHAPE = (2, 4, 4)
 NORMS = ("L0", "L1", "L2", "Linf")
 DUALS = {"L1": torch.inf, "L2": 2, "Linf": 1}
 ORDERS = {"L1": 1, "L2": 2, "Linf": torch.inf}
 each_norm = pytest.mark.parametrize("norm", NORMS)
-
-
-def batch(count, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    images = (1.2 * torch.rand((count, *shape), generator=generator) - 0.1).clamp(0, 1)
-    return images, torch.randint(3, (count,), generator=generator)
-
-
-def class_of(model, images):
-    return model(images).argmax(dim=1)
-
-
-class Counting(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.forwards = []
-        self.backwards = []
-
-    def forward(self, images):
-        self.forwards.append(len(images))
-        if images.requires_grad:
-            images.register_hook(lambda gradient: self.backwards.append(len(gradient)))
-        return self.model(images)
 
 
 def slow_projection(norm, image, point, radius):
@@ -177,9 +152,9 @@ def slow(norm, model, image, label, steps, target=False):
 
 @each_norm
 @pytest.mark.parametrize("target", [False, True], ids=["untargeted", "targeted"])
-def test_it_is_what_a_slow_program_finds(norm, target, rows):
+def test_it_is_what_a_slow_program_finds(norm, target, rows, batch):
     model, images = rows(SHAPE), batch(4)[0].double()
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     labels = (labels + 1) % 3 if target else labels
     closest = FMN(norm=norm, steps=40, loss=targeted(margin) if target else margin).minimum(model, images, labels)
     pairs = zip(images, labels.tolist(), strict=True)
@@ -189,7 +164,7 @@ def test_it_is_what_a_slow_program_finds(norm, target, rows):
 
 
 @pytest.mark.parametrize("norm", ["L1", "L2", "Linf"])
-def test_it_comes_near_the_boundary_of_a_linear_model(norm, linear):
+def test_it_comes_near_the_boundary_of_a_linear_model(norm, linear, batch):
     images = batch(20)[0] * 0.4 + 0.3
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     model = linear(weight, bias=-0.5 * float(weight.sum()))
@@ -200,11 +175,11 @@ def test_it_comes_near_the_boundary_of_a_linear_model(norm, linear):
     assert int(in_the_box.sum()) > 5
     assert (closest.distances >= least * (1 - 1e-6)).all()
     assert (closest.distances[in_the_box] <= 1.05 * least[in_the_box]).all()
-    assert (class_of(model, closest.adversarial) != labels).all()
+    assert (model(closest.adversarial).argmax(dim=1) != labels).all()
     torch.testing.assert_close(closest.distances, distance(norm, images, closest.adversarial), rtol=0, atol=0)
 
 
-def test_it_changes_nearly_as_few_entries_as_a_linear_model_allows(linear):
+def test_it_changes_nearly_as_few_entries_as_a_linear_model_allows(linear, batch):
     images = batch(20)[0]
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), bias=-0.3)
     labels = (model.value(images) > 0).long()
@@ -227,7 +202,7 @@ def test_rounding_does_not_keep_it_just_short_of_the_boundary(norm):
     assert least < float(closest.distances) <= 1.01 * least
 
 
-def test_all_logits_may_be_negative(linear):
+def test_all_logits_may_be_negative(linear, batch):
     """Masking the label by a zero makes the margin of negative logits meaningless."""
     images = batch(10)[0] * 0.4 + 0.3
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
@@ -238,10 +213,10 @@ def test_all_logits_may_be_negative(linear):
 
 
 @pytest.mark.parametrize("steps", [1, 7])
-def test_its_cost(steps, rows):
-    model = Counting(rows(SHAPE))
+def test_its_cost(steps, rows, batch, counting):
+    model = counting(rows(SHAPE))
     images, _ = batch(5)
-    labels = class_of(model.model, images)
+    labels = model.model(images).argmax(dim=1)
     FMN(steps=steps)(model, images, labels)
     assert model.forwards == [5] * (steps + 1)
     assert model.backwards == [5] * (steps - 1)
@@ -251,10 +226,10 @@ def test_its_cost(steps, rows):
 
 
 @each_norm
-def test_images_that_are_misclassified_stay_as_they_are(norm, rows):
+def test_images_that_are_misclassified_stay_as_they_are(norm, rows, batch):
     images, labels = batch(30)
     model = rows(SHAPE)
-    wrong = class_of(model, images) != labels
+    wrong = model(images).argmax(dim=1) != labels
     for starts in (None, 1 - images):
         closest = FMN(norm=norm, steps=10).minimum(model, images, labels, starts=starts)
         assert torch.equal(closest.distances == 0, wrong)
@@ -263,19 +238,19 @@ def test_images_that_are_misclassified_stay_as_they_are(norm, rows):
 
 @each_norm
 @pytest.mark.parametrize("loss", [cross_entropy, margin], ids=["cross_entropy", "margin"])
-def test_targets_are_reached_and_nothing_else_counts(norm, loss, rows):
+def test_targets_are_reached_and_nothing_else_counts(norm, loss, rows, batch):
     images, _ = batch(20)
     model = rows(SHAPE)
-    now = class_of(model, images)
+    now = model(images).argmax(dim=1)
     targets = (now + torch.arange(20) % 3) % 3
     closest = FMN(norm=norm, loss=targeted(loss)).minimum(model, images, targets)
     assert closest.found.all()
-    assert torch.equal(class_of(model, closest.adversarial), targets)
+    assert torch.equal(model(closest.adversarial).argmax(dim=1), targets)
     assert torch.equal(closest.distances == 0, targets == now)
 
 
 @each_norm
-def test_a_start_is_drawn_near_and_never_lost(norm, linear):
+def test_a_start_is_drawn_near_and_never_lost(norm, linear, batch):
     """The gradient is useless, so that what comes back is the bisected start."""
     images = batch(10)[0] * 0.4 + 0.3
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
@@ -299,10 +274,10 @@ def test_a_start_is_drawn_near_and_never_lost(norm, linear):
 
 
 @each_norm
-def test_every_batch_size_and_order_gives_the_same_images(norm, rows):
+def test_every_batch_size_and_order_gives_the_same_images(norm, rows, batch):
     model = rows(SHAPE)
     images, _ = batch(12)
-    labels, ids = class_of(model, images), torch.arange(12)
+    labels, ids = model(images).argmax(dim=1), torch.arange(12)
     attack = FMN(norm=norm, steps=30)
     whole = attack.minimum(model, images, labels, random=ImageRandom(7, ids))
     assert whole.found.all()
@@ -316,11 +291,11 @@ def test_every_batch_size_and_order_gives_the_same_images(norm, rows):
 
 @each_norm
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
-def test_what_comes_back(norm, double, rows):
+def test_what_comes_back(norm, double, rows, batch):
     images, _ = batch(6)
     images = (images.double() if double else images).to(memory_format=torch.channels_last)
     model = rows(SHAPE).train()
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     before = images.clone()
     with torch.no_grad():
         closest = FMN(norm=norm, steps=10).minimum(model, images, labels)
@@ -339,7 +314,7 @@ def test_what_comes_back(norm, double, rows):
 
 
 @each_norm
-def test_awkward_models(norm):
+def test_awkward_models(norm, batch):
     flat = lambda x: torch.stack((0 * x.sum(dim=(1, 2, 3)) + 1, 0 * x.sum(dim=(1, 2, 3))), dim=1)  # noqa: E731
     images, labels = batch(4)[0], torch.tensor([0, 1, 0, 1])
     closest = FMN(norm=norm, steps=10).minimum(flat, images, labels)
@@ -390,12 +365,12 @@ def test_wrong_settings_are_refused(settings, error, message):
         (torch.full((3, *SHAPE), 2.0), ValueError, r"starts are images as well: images must lie in \[0, 1\]"),
     ],
 )
-def test_wrong_starts_are_refused(starts, error, message, rows):
+def test_wrong_starts_are_refused(starts, error, message, rows, batch):
     with pytest.raises(error, match=message):
         FMN()(rows(SHAPE), *batch(3), starts=starts)
 
 
-def test_wrong_calls_are_refused(rows):
+def test_wrong_calls_are_refused(rows, batch):
     images, labels = batch(3)
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         FMN()(rows(SHAPE), images * 255, labels)
@@ -405,10 +380,10 @@ def test_wrong_calls_are_refused(rows):
 
 @pytest.mark.gpu
 @each_norm
-def test_the_gpu_finds_the_same_and_is_not_asked_in_the_loop(norm, rows):
+def test_the_gpu_finds_the_same_and_is_not_asked_in_the_loop(norm, rows, batch):
     images, _ = batch(32)
     model = rows(SHAPE)
-    labels = class_of(model, images)
+    labels = model(images).argmax(dim=1)
     here = FMN(norm=norm).minimum(model, images, labels)
     model, images, labels = model.cuda(), images.cuda(), labels.cuda()
     there = FMN(norm=norm).minimum(model, images, labels)

@@ -1,7 +1,6 @@
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,13 +24,6 @@ DUALS = {"Linf": 1, "L2": 2, "L1": torch.inf}
 EPS = {"Linf": 0.1, "L2": 0.4, "L1": 1.0}
 each_threat = pytest.mark.parametrize("make", THREATS.values(), ids=THREATS.keys())
 SHAPE = (2, 4, 4)
-PLACES = [folder / "shared" / "data" / "parity" / "mnist_cnn_a_adv" for folder in Path(__file__).resolve().parents]
-
-
-def batch(count, seed=0, shape=SHAPE):
-    generator = torch.Generator().manual_seed(seed)
-    images = (1.2 * torch.rand((count, *shape), generator=generator) - 0.1).clamp(0, 1)
-    return images, torch.randint(3, (count,), generator=generator)
 
 
 def worst_fall(make, images, weight, eps):
@@ -54,7 +46,7 @@ def worst_fall(make, images, weight, eps):
 
 @each_threat
 @pytest.mark.parametrize("random_start", [True, False], ids=["random", "clean"])
-def test_it_reaches_the_worst_case_of_a_linear_model(make, random_start, linear):
+def test_it_reaches_the_worst_case_of_a_linear_model(make, random_start, linear, batch):
     images = batch(20)[0] * 0.4 + 0.3
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
     attack = PGD(threat=make(eps=0.2), steps=60, step_size=0.05, random_start=random_start, coordinates=1)
@@ -65,7 +57,7 @@ def test_it_reaches_the_worst_case_of_a_linear_model(make, random_start, linear)
 
 
 @each_threat
-def test_its_default_step_comes_near_the_worst_case(make, linear):
+def test_its_default_step_comes_near_the_worst_case(make, linear, batch):
     images = batch(20)[0] * 0.4 + 0.3
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
     attack = PGD(threat=make(eps=0.2), steps=40, coordinates=1)
@@ -78,7 +70,7 @@ def test_its_default_step_comes_near_the_worst_case(make, linear):
 
 @each_threat
 @pytest.mark.parametrize("eps", [0.2, 3.0])
-def test_it_reaches_the_worst_case_with_the_box_in_the_way(make, eps, linear):
+def test_it_reaches_the_worst_case_with_the_box_in_the_way(make, eps, linear, batch):
     """L1 starts at the image: from a noisy start, most steps only restore pixels that the projection took back."""
     images = batch(20)[0]
     eps = min(eps, 1.0) if make is Linf else eps
@@ -91,7 +83,7 @@ def test_it_reaches_the_worst_case_with_the_box_in_the_way(make, eps, linear):
     assert (fall >= worst * 0.99).all()
 
 
-def test_several_coordinates_per_step_fall_short_of_the_worst_case_under_l1(linear):
+def test_several_coordinates_per_step_fall_short_of_the_worst_case_under_l1(linear, batch):
     """Equal steps on k > 1 pixels stay equal under the projection: why `coordinates=1` is an option."""
     images = batch(8)[0] * 0.4 + 0.3
     model = linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)))
@@ -105,7 +97,7 @@ def test_several_coordinates_per_step_fall_short_of_the_worst_case_under_l1(line
 
 
 @each_threat
-def test_the_default_of_coordinates_is_a_hundredth_of_the_pixels(make, linear):
+def test_the_default_of_coordinates_is_a_hundredth_of_the_pixels(make, linear, batch):
     shape = (1, 20, 25)
     images, labels = batch(4, shape=shape)
     model = linear(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
@@ -115,33 +107,17 @@ def test_the_default_of_coordinates_is_a_hundredth_of_the_pixels(make, linear):
     assert torch.equal(found[0], found[2]) == (make is not L1)
 
 
-class Counting(nn.Module):
-    """Counts the passes and the images in them."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.forwards = []
-        self.backwards = []
-
-    def forward(self, images):
-        self.forwards.append(len(images))
-        if images.requires_grad:
-            images.register_hook(lambda gradient: self.backwards.append(len(gradient)))
-        return self.model(images)
-
-
 @each_threat
 @pytest.mark.parametrize("steps", [1, 7])
-def test_without_restarts_it_costs_exactly_the_steps(make, steps, rows):
-    model = Counting(rows(SHAPE))
+def test_without_restarts_it_costs_exactly_the_steps(make, steps, rows, batch, counting):
+    model = counting(rows(SHAPE))
     PGD(threat=make(eps=0.1), steps=steps)(model, *batch(5))
     assert model.forwards == [5] * steps
     assert model.backwards == [5] * steps
 
 
-def test_restarts_attack_what_is_not_broken_and_judge_once(rows):
-    model = Counting(rows(SHAPE))
+def test_restarts_attack_what_is_not_broken_and_judge_once(rows, batch, counting):
+    model = counting(rows(SHAPE))
     images, labels = batch(30)
     labels = model.model(images).argmax(dim=1)
     random = ImageRandom(0)
@@ -161,7 +137,7 @@ def test_restarts_attack_what_is_not_broken_and_judge_once(rows):
     assert len(model.backwards) == 12
 
 
-def test_a_restart_draws_new_noise_and_the_first_run_is_that_without_restarts(rows):
+def test_a_restart_draws_new_noise_and_the_first_run_is_that_without_restarts(rows, batch):
     model, (images, _) = rows(SHAPE), batch(20)
     labels = model(images).argmax(dim=1)
     starts = []
@@ -213,7 +189,7 @@ def test_an_adversarial_start_is_returned_rather_than_the_clean_image():
     assert (step(found).argmax(dim=1) == 1).float().mean() > 0.9
 
 
-def test_what_is_never_broken_comes_back_as_the_last_iterate_of_largest_loss(rows):
+def test_what_is_never_broken_comes_back_as_the_last_iterate_of_largest_loss(rows, batch):
     model, (images, _) = rows(SHAPE), batch(12)
     labels = model(images).argmax(dim=1)
     threat, random = L2(eps=1e-3), ImageRandom(2, torch.arange(12))
@@ -232,7 +208,7 @@ def test_what_is_never_broken_comes_back_as_the_last_iterate_of_largest_loss(row
 
 @each_threat
 @pytest.mark.parametrize("restarts", [1, 3])
-def test_every_batch_size_and_order_gives_the_same_images(make, restarts, rows):
+def test_every_batch_size_and_order_gives_the_same_images(make, restarts, rows, batch):
     """Bit for bit, since this model computes each row by itself."""
     model = rows(SHAPE)
     images, labels = batch(64)
@@ -251,7 +227,7 @@ def test_every_batch_size_and_order_gives_the_same_images(make, restarts, rows):
 
 
 @each_threat
-def test_a_convolutional_network_gives_the_same_images_up_to_its_own_rounding(make, record_property, capsys):
+def test_a_convolutional_network_gives_the_same_images_up_to_its_own_rounding(make, record_property, capsys, batch):
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
@@ -274,7 +250,7 @@ def test_a_convolutional_network_gives_the_same_images_up_to_its_own_rounding(ma
 
 
 @each_threat
-def test_every_image_may_have_its_own_radius(make, rows):
+def test_every_image_may_have_its_own_radius(make, rows, batch):
     model = rows(SHAPE)
     images, labels = batch(6)
     eps = [0.0, 0.01, 0.1, 0.2, 0.5, 1.0]
@@ -296,7 +272,7 @@ class Plain(Linf):
 
 
 @pytest.mark.parametrize("attack", [PGD, FGSM])
-def test_a_threat_may_hand_back_the_gradient_as_the_direction(attack):
+def test_a_threat_may_hand_back_the_gradient_as_the_direction(attack, batch):
     model = lambda x: torch.stack((x.sum(dim=(1, 2, 3)), -x.sum(dim=(1, 2, 3))), dim=1)  # noqa: E731
     images, labels = batch(4)[0] * 0.4 + 0.3, torch.zeros(4, dtype=torch.int64)
     found = attack(threat=Plain(eps=0.1), loss=lambda logits, _: -logits[:, 0])(model, images, labels)
@@ -305,7 +281,7 @@ def test_a_threat_may_hand_back_the_gradient_as_the_direction(attack):
 
 @each_threat
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_a_ball_of_radius_zero_returns_the_images(make, restarts, rows):
+def test_a_ball_of_radius_zero_returns_the_images(make, restarts, rows, batch):
     images, labels = batch(5)
     found = PGD(threat=make(eps=0), restarts=restarts)(rows(SHAPE), images, labels)
     assert torch.equal(found, images)
@@ -327,7 +303,7 @@ AWKWARD = {
 @pytest.mark.parametrize("restarts", [1, 2])
 @pytest.mark.parametrize("loss", [cross_entropy, margin, targeted(cross_entropy)], ids=["ce", "margin", "targeted"])
 @pytest.mark.parametrize("model", AWKWARD.values(), ids=AWKWARD.keys())
-def test_awkward_models_give_finite_images_inside(make, restarts, loss, model):
+def test_awkward_models_give_finite_images_inside(make, restarts, loss, model, batch):
     images = batch(4)[0]
     threat = make(eps=0.3)
     with warnings.catch_warnings():  # what they say is tested elsewhere
@@ -346,7 +322,7 @@ def test_one_pixel_black_or_white(make):
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, margin], ids=["cross_entropy", "margin"])
-def test_a_targeted_attack_reaches_its_targets(loss, rows):
+def test_a_targeted_attack_reaches_its_targets(loss, rows, batch):
     model = rows(SHAPE)
     images, _ = batch(30)
     targets = (model(images).argmax(dim=1) + 1) % 3
@@ -354,8 +330,8 @@ def test_a_targeted_attack_reaches_its_targets(loss, rows):
     assert (model(attack(model, images, targets, random=ImageRandom(0))).argmax(dim=1) == targets).all()
 
 
-def test_targeted_restarts_stop_at_the_target_and_nowhere_else(rows):
-    model = Counting(rows(SHAPE))
+def test_targeted_restarts_stop_at_the_target_and_nowhere_else(rows, batch, counting):
+    model = counting(rows(SHAPE))
     images, _ = batch(30)
     now = model.model(images).argmax(dim=1)
     attack = PGD(threat=Linf(eps=1e-5), steps=2, restarts=2, loss=targeted(cross_entropy))
@@ -368,8 +344,8 @@ def test_targeted_restarts_stop_at_the_target_and_nowhere_else(rows):
 
 @each_threat
 @pytest.mark.parametrize("options", [{"restarts": 1}, {"restarts": 2}, {"random_start": False}], ids=repr)
-def test_images_that_are_predicted_as_their_targets_come_back_unchanged(make, options, rows):
-    model = Counting(rows(SHAPE))
+def test_images_that_are_predicted_as_their_targets_come_back_unchanged(make, options, rows, batch, counting):
+    model = counting(rows(SHAPE))
     images, targets = batch(30)
     settled = model.model(images).argmax(dim=1) == targets
     assert 0 < int(settled.sum()) < 30
@@ -385,7 +361,7 @@ def test_images_that_are_predicted_as_their_targets_come_back_unchanged(make, op
         assert model.forwards[:5] == [30] + [30 - int(settled.sum())] * 4
 
 
-def test_an_ordinary_attack_changes_images_that_are_misclassified_already(rows):
+def test_an_ordinary_attack_changes_images_that_are_misclassified_already(rows, batch):
     """Only a target can be reached before the start; a misclassified image may still have further to fall."""
     model = rows(SHAPE)
     images, _ = batch(10)
@@ -395,7 +371,7 @@ def test_an_ordinary_attack_changes_images_that_are_misclassified_already(rows):
 
 @each_threat
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_it_works_under_autocast_and_leaves_it_on(make, restarts):
+def test_it_works_under_autocast_and_leaves_it_on(make, restarts, batch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3))
     images, labels = batch(6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -408,7 +384,7 @@ def test_it_works_under_autocast_and_leaves_it_on(make, restarts):
 
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
 @each_threat
-def test_a_second_call_with_the_same_random_returns_the_same(make, double, rows):
+def test_a_second_call_with_the_same_random_returns_the_same(make, double, rows, batch):
     images, labels = batch(6)
     images = images.double() if double else images
     attack = PGD(threat=make(eps=0.2), steps=4, restarts=2)
@@ -430,32 +406,15 @@ def test_it_is_a_value():
     assert hash(PGD(threat=Linf(eps=0.1))) != hash(PGD(threat=Linf(eps=0.2)))
 
 
-@pytest.fixture
-def mnist():
-    """The adversarially trained MNIST network of the parity data, and its 200 test images."""
-    numpy = pytest.importorskip("numpy", reason="the parity data are .npz files")
-    folder = next((place for place in PLACES if place.is_dir()), None)
-    if folder is None:
-        pytest.skip("the parity data are not there: ../shared/data/parity/mnist_cnn_a_adv beside the repository")
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
-    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    with numpy.load(folder / "images_200.npz") as file:
-        images, labels = torch.from_numpy(file["x"]).float() / 255, torch.from_numpy(file["y"])
-    return model.eval(), images, labels
-
-
 @pytest.mark.shared_data
 @pytest.mark.parametrize("restarts", [1, 3])
-def test_it_is_nearly_as_strong_as_autoattack_on_a_robust_network(mnist, restarts):
+def test_it_is_nearly_as_strong_as_autoattack_on_a_robust_network(stored, restarts):
     """Between the 153 images that the full AutoAttack leaves standing (of 195 right when clean) and 165.
 
     All settings but steps are defaults: step size 2.5 eps / 40, one random start. Seen for seeds 0 to 4: 162, 161,
     161, 157, 158 with one run and 157, 156, 157, 156, 155 with three.
     """
-    model, images, labels = mnist
+    model, images, labels, _ = stored("mnist_cnn_a_adv")
     assert int((model(images).argmax(dim=1) == labels).sum()) == 195
     attack = PGD(threat=Linf(eps=0.3), steps=40, restarts=restarts)
     found = attack(model, images, labels, random=ImageRandom(seed=0))
@@ -465,7 +424,7 @@ def test_it_is_nearly_as_strong_as_autoattack_on_a_robust_network(mnist, restart
 
 @pytest.mark.gpu
 @each_threat
-def test_the_gpu_attacks_the_same(make, rows):
+def test_the_gpu_attacks_the_same(make, rows, batch):
     images, labels = batch(32)
     model = rows(SHAPE)
     threat = make(eps=EPS[make.__name__])

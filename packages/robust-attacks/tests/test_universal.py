@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +8,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 SHAPE = (2, 4, 4)
-PLACES = [folder / "shared" / "data" / "parity" / "cifar_cnn_a_adv" for folder in Path(__file__).resolve().parents]
 
 
 def batch(count=12, seed=0, low=0.3, high=0.7):
@@ -324,24 +321,9 @@ def test_wrong_settings(options, error, message):
 
 
 @pytest.mark.shared_data
-def test_on_a_real_network_it_fools_more_than_noise_and_images_it_has_not_seen():
+def test_on_a_real_network_it_fools_more_than_noise_and_images_it_has_not_seen(stored):
     """Fitted to 100 images. Seen: 0.38 of them and 0.36 of 100 others are fooled; by random signs 0.09."""
-    numpy = pytest.importorskip("numpy", reason="the parity data are .npz files")
-    folder = next((place for place in PLACES if place.is_dir()), None)
-    if folder is None:
-        pytest.skip("the parity data are not there: ../shared/data/parity/cifar_cnn_a_adv beside the repository")
-    body = nn.Sequential(
-        nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(2048, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
-    body.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) / 255 for v in ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]))
-    with numpy.load(folder / "images_200.npz") as file:
-        images, labels = torch.from_numpy(file["x"]).float() / 255, torch.from_numpy(file["y"])
-
-    def model(images):
-        return body((images - mean) / std)
-
+    model, images, labels, _ = stored("cifar_cnn_a_adv")
     threat = Linf(eps=20 / 255)
     found = Universal(threat=threat).fit(model, TensorDataset(images[:100], labels[:100]), batch_size=20)
     signs = ImageRandom(0, torch.zeros(1, dtype=torch.int64)).signs("test", (3, 32, 32))[0]
