@@ -59,6 +59,30 @@ def test_a_faster_model_that_lies_breaks_nothing(case):
     assert all(part.flips > 0 for part in report.parts[:3])
 
 
+def test_fab_goes_on_from_a_point_that_the_model_itself_refuses():
+    """One pixel at 0.5; steps of twice the way to a boundary at 0.6 lead to 0.7, too far, and back to 0.68."""
+
+    def boundary(place, seen):
+        def model(images):
+            pixel = images[:, 0, 0, 0]
+            seen.extend(pixel.tolist())
+            return torch.stack((0 * pixel, pixel - place), dim=1)
+
+        return model
+
+    attack = FAB(threat=Linf(eps=0.19), steps=4, eta=2.0, alpha_max=0.0, targets=1)
+    images, labels = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    for place, robust in ((0.67, False), (0.69, True)):
+        claimed, shown = [], []
+        report = WorstCase([attack]).run(
+            boundary(place, shown), images, labels, accelerate=lambda model: boundary(0.6, claimed)
+        )
+        assert bool(report.robust) is robust
+        assert report.parts[0].flips > 0 if robust else float(report.adversarial) == pytest.approx(0.68, abs=1e-6)
+        assert any(abs(pixel - 0.68) < 1e-6 for pixel in shown)
+        assert any(abs(pixel - 0.662) < 1e-6 for pixel in claimed) is robust  # 0.5 + 0.9 * 0.18
+
+
 def test_logits_are_not_written_over():
     """As a CUDA graph does: every call hands out the same memory."""
     memory = torch.zeros(4, 2)

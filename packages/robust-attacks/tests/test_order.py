@@ -59,3 +59,8 @@ def test_the_first_the_last_and_the_extremes(dtype):
 @pytest.mark.usefixtures("looks")
 def test_no_rows_have_none():
     assert kth_largest(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
+def test_more_numbers_than_can_be_counted_are_refused():
+    with pytest.raises(ValueError, match="images of 16777216 numbers are too large for L1"):
+        kth_largest(torch.zeros(1, 1).expand(1, 2**24), torch.tensor([1]))
