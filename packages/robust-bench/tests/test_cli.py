@@ -23,7 +23,8 @@ def test_list_names_every_benchmark(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
-        "digits", "digits-c", "digits-pgd", "folder", "folder-c", "folder-pgd",
+        "digits", "digits-c", "digits-pgd", "digits-autoattack",
+        "folder", "folder-c", "folder-pgd", "folder-autoattack",
     ]  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_a_folder_is_resized_to_the_models_own_size(tmp_path):
     result = run(tmp_path, **settings)()
     assert result.settings["data"]["folder"]["preprocessing"]["steps"] == "Resize(32, bilinear), CenterCrop(32)"
     assert result.settings["model"]["num_classes"] == 2
-    result = run(tmp_path, **settings | {"model": "timm:resnet18", "size": 64})()
+    result = run(tmp_path / "b", **settings | {"model": "timm:resnet18", "size": 64})()
     assert result.settings["data"]["folder"]["preprocessing"]["size"] == 64
 
 

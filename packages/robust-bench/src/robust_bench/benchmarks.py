@@ -2,7 +2,7 @@
 
 Examples:
     >>> names()
-    ('digits', 'digits-c', 'digits-pgd', 'folder', 'folder-c', 'folder-pgd')
+    ('digits', 'digits-c', 'digits-pgd', 'digits-autoattack', 'folder', 'folder-c', 'folder-pgd', 'folder-autoattack')
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from robust_attacks import L1, L2, PGD, Linf, Threat
+from robust_attacks import L1, L2, PGD, Linf, Threat, auto_attack
 from torch.utils.data import Dataset
 
-from robust_bench.conditions import Attacked, Clean, Condition, Corrupted
+from robust_bench.conditions import Attacked, Clean, Condition, Corrupted, Suite
 from robust_bench.corruptions import CORRUPTIONS, preset_for
 from robust_bench.datasets import digits, folder
 from robust_bench.preprocess import Preprocess
@@ -24,6 +24,7 @@ _THREATS: Mapping[str, Callable[..., Threat]] = {"Linf": Linf, "L2": L2, "L1": L
 
 # In [0, 1] units. The digits have 17 grey levels; the folder's are multiples of a grey level of 8-bit images.
 _EPS = {"digits": (0.05, 0.1, 0.15, 0.2, 0.3), "folder": (1 / 255, 2 / 255, 4 / 255, 8 / 255)}
+_AUTOATTACK_EPS = {"digits": 0.15, "folder": 4 / 255}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,18 @@ class Sweep:
         Raises:
             ValueError: if another norm than Linf has no eps, the list of eps is empty, or PGD refuses a setting.
         """
-        if self.norm not in _THREATS:
-            raise ValueError(f"unknown norm {self.norm!r}: choose from {', '.join(_THREATS)}")
-        if self.eps is None and self.norm != "Linf":
-            raise ValueError(f"give eps for the norm {self.norm}, e.g. [0.5]: the benchmark's own are for Linf")
-        given = default_eps if self.eps is None else self.eps
+        given = self.eps
+        if given is None:
+            if self.norm != "Linf":
+                raise ValueError(_no_eps(self.norm))
+            given = default_eps
         eps = tuple(dict.fromkeys((given,) if isinstance(given, int | float) else given))
         if not eps:
             raise ValueError("give at least one eps, e.g. [0.1]")
         return tuple(
             Attacked(
                 attack=PGD(
-                    threat=_THREATS[self.norm](eps=value),
+                    threat=_threat(self.norm, value),
                     steps=self.steps,
                     restarts=self.restarts,
                     step_size=self.step_size,
@@ -69,6 +70,42 @@ class Sweep:
             )
             for value in eps
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack:
+    """AutoAttack, or its quick screen.
+
+    Args:
+        norm: of the perturbation.
+        eps: its largest size, in units of [0, 1] pixels; None means the benchmark's own, which is for Linf.
+        version: "standard", "plus", "rand" for models that randomise, or "fast", a screen.
+    """
+
+    norm: Norm = "Linf"
+    eps: float | None = None
+    version: Literal["standard", "plus", "rand", "fast"] = "standard"
+
+    def condition(self, default_eps: float) -> Suite:
+        """Make the condition.
+
+        Raises:
+            ValueError: if another norm than Linf has no eps, or the settings do not fit together.
+        """
+        threat = _threat(self.norm, default_eps if self.eps is None and self.norm == "Linf" else self.eps)
+        return Suite(suite=auto_attack(threat, self.version))
+
+
+def _no_eps(norm: str) -> str:
+    if norm not in _THREATS:
+        return f"unknown norm {norm!r}: choose from {', '.join(_THREATS)}"
+    return f"give eps for the norm {norm}, e.g. [0.5]: the benchmark's own are for Linf"
+
+
+def _threat(norm: str, eps: float | None) -> Threat:
+    if eps is None or norm not in _THREATS:
+        raise ValueError(_no_eps(norm))
+    return _THREATS[norm](eps=eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +136,11 @@ ABOUT: Mapping[str, str] = {
     "digits": "450 handwritten digits of 8 x 8 pixels that come with scikit-learn; accuracy on the clean images",
     "digits-c": f"the digits under {len(CORRUPTIONS)} corruptions at severities 1 to 5",
     "digits-pgd": "the digits under PGD-20 with 3 restarts at several eps",
+    "digits-autoattack": "the digits under AutoAttack standard at eps 0.15",
     "folder": "images in DIR/<class>/<image>; accuracy on the clean images (needs --data DIR)",
     "folder-c": f"the same under {len(CORRUPTIONS)} corruptions at severities 1 to 5 (needs --data DIR)",
     "folder-pgd": "the same under PGD-20 with 3 restarts at several eps (needs --data DIR)",
+    "folder-autoattack": "the same under AutoAttack standard at eps 4/255 (needs --data DIR)",
 }
 
 
@@ -131,15 +170,17 @@ def load(
     *,
     preprocess: Preprocess | None = None,
     attack: Sweep | None = None,
+    autoattack: AutoAttack | None = None,
 ) -> Benchmark:
     """Build a benchmark.
 
     Args:
         name: one of `names()`.
-        data: the folder of `folder`, `folder-c` and `folder-pgd`, with images in `<class>/<image>`.
+        data: the folder of `folder` and its kin, with images in `<class>/<image>`.
         preprocess: how the folder's images are resized and cropped; None means 224 from 256. It is the model's own
             choice: `preprocess.declared(model)`.
         attack: the settings of the `-pgd` benchmarks.
+        autoattack: the settings of the `-autoattack` benchmarks.
 
     Raises:
         ValueError: for an unknown name, or if `data` is missing, given in vain, or holds no images.
@@ -171,6 +212,8 @@ def load(
         )
     elif kind == "pgd":
         conditions += (attack or Sweep()).conditions(_EPS[family])
+    elif kind == "autoattack":
+        conditions += ((autoattack or AutoAttack()).condition(_AUTOATTACK_EPS[family]),)
     return Benchmark(
         name=name,
         dataset=family,

@@ -1,5 +1,6 @@
-"""The command `robust-bench`: list, run and report."""
+"""The command `robust-bench`: list, run, merge and report."""
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,9 +14,12 @@ from rich.text import Text
 from robust_bench import benchmarks
 from robust_bench._checks import ModelError
 from robust_bench._distribution import DISTRIBUTION, __version__
-from robust_bench.benchmarks import Sweep
+from robust_bench.benchmarks import AutoAttack, Sweep
+from robust_bench.evaluate import Interrupted
 from robust_bench.report import write_report
-from robust_bench.runner import Run
+from robust_bench.report.run_folder import RESULT_FILE
+from robust_bench.result import Result
+from robust_bench.runner import Run, merge
 from robust_bench.tables import render, table
 from robust_bench.warning import EvaluationWarning
 
@@ -36,9 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "run":
                     settings = given.run.as_dict()
                     settings.pop("config", None)
-                    _run(Run(**settings | {"attack": Sweep(**settings["attack"])}))
+                    nested = {"attack": Sweep(**settings["attack"]), "autoattack": AutoAttack(**settings["autoattack"])}
+                    _run(Run(**settings | nested))
+                case "merge":
+                    _show(merge(given.merge.run))
+                    print_path("result", given.merge.run / RESULT_FILE)
                 case "report":
                     print_path("report", write_report(given.report.run, given.report.out))
+    except Interrupted as stop:
+        if stop.result is None:
+            print_error("interrupted: nothing was written")
+        else:
+            _show(stop.result)
+            print_error("interrupted: what is finished is kept, the same command goes on from there")
+        return 130
     except KeyboardInterrupt:
         print_error("interrupted: nothing was written")
         return 130
@@ -69,6 +84,9 @@ def _parser() -> ArgumentParser:
     run.add_argument("--config", action="config", help="a YAML file with any of these settings")
     run.add_class_arguments(Run)
     commands.add_subcommand("run", run, help="evaluate a model and write OUT/result.json")
+    merging = ArgumentParser(allow_abbrev=False, description="Put the parts of separate jobs together.")
+    merging.add_argument("run", type=Path, help="the run folder, --out of the jobs")
+    commands.add_subcommand("merge", merging, help="put the parts of `run --shard i/n` together")
     report = ArgumentParser(allow_abbrev=False, description="Write the results in a run folder as one HTML page.")
     report.add_argument("run", type=Path, help="the run folder, or one that holds several")
     report.add_argument("--out", type=Path | None, default=None, help="folder for index.html (default: RUN/report)")
@@ -85,13 +103,22 @@ def _list() -> None:
 
 def _run(run: Run) -> None:
     result = run()
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    _show(result)
+    if run.shard is not None:
+        sys.stdout.write(f"part {run.shard} is done: robust-bench merge {run.out}, when all are\n")
+        return
+    print_path("result", run.out / RESULT_FILE)
+    sys.stdout.write(f"page: robust-bench report {run.out}\n")
+
+
+def _show(result: Result) -> None:
     console = Console()
     if console.is_terminal:
         console.print(table([result]))
     else:
         sys.stdout.write(render(table([result])) + "\n")
-    print_path("result", run.out / "result.json")
-    sys.stdout.write(f"page: robust-bench report {run.out}\n")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

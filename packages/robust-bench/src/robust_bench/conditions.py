@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from robust_attacks import ImageRandom
+from robust_attacks import ImageRandom, Report, WorstCase
+from robust_attacks.auto_attack import VERSIONS
 from torch import Tensor
 
 from robust_bench._checks import Model
@@ -81,9 +83,7 @@ class Attacked:
     only_right: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        eps: object = getattr(getattr(self.attack, "threat", None), "eps", 0.0)
-        if isinstance(eps, Sequence | Tensor):
-            raise ValueError(f"an evaluation needs one eps for all images, got {len(eps)}: give one condition per eps")
+        _check_one_eps(getattr(getattr(self.attack, "threat", None), "eps", 0.0))
 
     @property
     def label(self) -> str:
@@ -104,11 +104,7 @@ class Attacked:
         threat = getattr(attack, "threat", None)
         if threat is not None:
             out |= {"norm": threat.name, "eps": float(threat.eps)}
-        if dataclasses.is_dataclass(attack):
-            for entry in dataclasses.fields(attack):
-                if entry.name != "threat":
-                    out[entry.name] = _describe(getattr(attack, entry.name))
-        return out
+        return out | _fields(attack)
 
     def change(self, model: Model, images: Tensor, labels: Tensor, random: ImageRandom, /) -> Tensor:
         """Attack the images and check that they stay inside the threat.
@@ -127,6 +123,68 @@ class Attacked:
                     f"{self.label} went too far: {distance:.6g} from the image, allowed is {threat.eps:.6g}"
                 )
         return adversarial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Several attacks, each on what the ones before it have left standing, such as AutoAttack.
+
+    An image counts as robust when it is right when clean and under all attacks.
+
+    Args:
+        suite: e.g. `auto_attack(Linf(eps=8 / 255))`; its seed gives way to that of the evaluation.
+
+    Raises:
+        ValueError: if the threat's eps is one number per image.
+    """
+
+    suite: WorstCase
+    only_right: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_one_eps(self._threat.eps)
+
+    @property
+    def label(self) -> str:
+        """Name the suite with norm and eps."""
+        name = f"AutoAttack {self.suite.name}" if self.suite.name in VERSIONS else self.suite.name
+        return f"{name}, {self._threat.name} {eps_text(self._threat.eps)}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Give the name, norm, eps, and the attacks with all their fields."""
+        attacks = {name: _fields(attack) for name, attack in self.suite.stages.items()}
+        return {
+            "kind": "attack",
+            "attack": self.suite.name,
+            "norm": self._threat.name,
+            "eps": float(self._threat.eps),
+            "attacks": attacks,
+        }
+
+    def run(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        ids: Tensor | None,
+        seed: int,
+        batch_size: int,
+        checkpoint: Path | None = None,
+    ) -> Report:
+        """Attack images, as many at once as there are; see `robust_attacks.WorstCase.run`."""
+        suite = dataclasses.replace(self.suite, seed=seed)
+        return suite.run(model, images, labels, ids, batch_size=batch_size, checkpoint=checkpoint)
+
+    def change(self, model: Model, images: Tensor, labels: Tensor, random: ImageRandom, /) -> Tensor:
+        """Attack one batch."""
+        report = self.run(model, images, labels, random.ids, random.seed, max(len(images), 1))
+        assert report.adversarial is not None
+        return report.adversarial
+
+    @property
+    def _threat(self) -> Any:
+        return self.suite.threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +236,19 @@ class Corrupted:
             levels, self.corruption, self.severity, self.preset, self.variant, seed=random.seed, ids=random.ids
         )
         return corrupted.to(images.dtype).div_(255.0)
+
+
+def _check_one_eps(eps: object) -> None:
+    if isinstance(eps, Sequence | Tensor):
+        raise ValueError(f"an evaluation needs one eps for all images, got {len(eps)}: give one condition per eps")
+
+
+def _fields(attack: Any) -> dict[str, Any]:
+    """Give the fields of an attack but its threat, as JSON values."""
+    if not dataclasses.is_dataclass(attack):
+        return {}
+    names = (entry.name for entry in dataclasses.fields(attack) if entry.name != "threat")
+    return {name: _describe(getattr(attack, name)) for name in names}
 
 
 def _describe(value: object) -> Any:

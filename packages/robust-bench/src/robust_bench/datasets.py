@@ -1,5 +1,7 @@
 """Where images come from: the embedded digits, and folders of image files."""
 
+import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -109,6 +111,15 @@ class Folder(Dataset[tuple[Tensor, int]]):
             raise ValueError(
                 f"images outside of class folders below {path}, e.g. in {extra[0] or '.'!r}: expected <class>/<image>"
             )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of names, sizes and labels of all files, and of what is done to the images."""
+        found = hashlib.sha256(repr(self.preprocess or self.transform).encode())
+        for index in range(len(self)):
+            name = self._reader.filename(index)
+            found.update(f"{name}\t{(self.path / name).stat().st_size}\n".encode())
+        return found.hexdigest()
 
     def __len__(self) -> int:
         return len(self._reader)

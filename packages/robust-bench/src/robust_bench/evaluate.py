@@ -6,37 +6,39 @@ import functools
 import platform
 import random
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from robust_attacks import ImageRandom
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
 from robust_bench import benchmarks
-from robust_bench._checks import (
-    Model,
-    ModelError,
-    check_batch,
-    check_device,
-    check_logits,
-    check_pair,
-    warn_of_classes,
-    warn_of_softmax,
-)
+from robust_bench._checks import Model, check_device, check_pair
 from robust_bench._distribution import DISTRIBUTION
 from robust_bench.benchmarks import Benchmark
-from robust_bench.conditions import Clean, Condition
-from robust_bench.progress import bar
-from robust_bench.result import Result, Row
+from robust_bench.conditions import Clean, Condition, Suite
+from robust_bench.fingerprint import data_hash, model_hash
+from robust_bench.judge import Judge
+from robust_bench.progress import Bar, bar
+from robust_bench.result import Result
+from robust_bench.shards import EVALUATION, Shards
+from robust_bench.tally import Tally
+from robust_bench.world import World
 
 Data = str | Benchmark | DataLoader[Any] | Dataset[Any]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during an evaluation; `result` is what was found until then, None if that is nothing."""
+
+    def __init__(self, result: Result | None, *told: object) -> None:
+        super().__init__(*told)
+        self.result = result
 
 
 def evaluate(
@@ -51,6 +53,9 @@ def evaluate(
     workers: int = 0,
     progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    shard_size: int | None = None,
+    world: World | None = None,
 ) -> Result:
     """Measure a model's accuracy on `data` under every condition.
 
@@ -59,6 +64,10 @@ def evaluate(
     when clean and under the attack. The model is evaluated in eval mode, in float32 without autocast, and gets its
     modes, buffers and device back afterwards, also after an error or Ctrl-C. The global random states of torch, Python
     and NumPy stay as they were, even if the model or the data draw from them.
+
+    With `out`, every finished shard of the images is written there, image by image, and a second call computes only
+    what is missing: a process that is killed loses at most the shards that it was at. Under torch.distributed the
+    ranks divide the shards among themselves, and all get the same result, that of one rank.
 
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K), with its normalisation inside.
@@ -72,6 +81,10 @@ def evaluate(
         workers: processes that read a data set's files; 0 reads in this one. An IterableDataset gets at most one.
         progress: show a progress bar on the standard error stream; None shows it on a terminal only.
         settings: further JSON values for the result's settings, e.g. how to build the model.
+        out: folder that keeps what is finished; None keeps nothing. It takes a data set with a length.
+        shard_size: images that are written together; None means 512.
+        world: which part of the work this process has; None means all, or that of its rank in torch.distributed.
+            Separate jobs get `World(rank=i, size=n)` each, and the result of what is finished so far.
 
     Returns:
         A `Result` with one row per condition.
@@ -80,7 +93,9 @@ def evaluate(
         TypeError: if the data or the model's output are of the wrong kind.
         ModelError: if the model fails on its first images; its own error is the cause.
         ValueError: if images leave [0, 1], labels have no logit, logits are not finite, the loader does not go
-            through its data in order, or there is no image; the message says what to do.
+            through its data in order, there is no image, or `out` holds another evaluation; the message says what
+            to do.
+        Interrupted: at Ctrl-C; it carries the result so far.
 
     Examples:
         >>> from robust_bench.datasets import digits
@@ -88,8 +103,7 @@ def evaluate(
         >>> result.rows[0].correct, result.rows[0].count
         (45, 450)
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _check_count("batch_size", batch_size)
     found = benchmarks.load(data) if isinstance(data, str) else data
     asked, label, source, about = _open(found)
     if conditions is None:
@@ -97,114 +111,73 @@ def evaluate(
     conditions = tuple(conditions)
     if not conditions:
         raise ValueError("give at least one condition, e.g. conditions=(Clean(),)")
+    world = world or World.current()
     where = _device(model, device)
-    images, correct, seconds = 0, [0] * len(conditions), [0.0] * len(conditions)
-    size = None if isinstance(source, DataLoader) else _length(source)
-    with (
-        _undisturbed(where),
-        _ready(model, where),
-        torch.autocast(where.type, enabled=False),
-        bar(label, None if size is None else size * len(conditions), progress) as shown,
-    ):
-        classes = found.num_classes if isinstance(found, Benchmark) else None
-        judge = _Judge(model=model, conditions=conditions, seed=seed, device=where, classes=classes)
-        for batch in _batches(source, batch_size, workers):
-            count = 0
-            for index, verdict in enumerate(judge.verdicts(*check_pair(batch), first_id=images)):
-                count = len(verdict.right)
-                correct[index] += int(verdict.right.sum())
-                seconds[index] += verdict.seconds
-                shown.advance(count, conditions[index].label, correct[index], images + count)
-            images += count
-    if not images:
-        raise ValueError(f"{label} holds no images")
-    return Result(
-        model=type(model).__name__ if name is None else name,
-        benchmark=asked,
-        seed=seed,
-        rows=tuple(
-            Row.accuracy(
-                benchmark=label,
-                condition=condition.label,
-                settings=condition.settings,
-                correct=right,
-                count=images,
-                seconds=time_taken,
+    shards = None
+    if out is not None:
+        size = 512 if shard_size is None else _check_count("shard_size", shard_size)
+        shards = _shards(Path(out), model, source, {"benchmark": asked, "data": about, "seed": seed}, conditions, size)
+        shards.check()
+    elif shard_size is not None or world.size > 1:
+        raise ValueError(
+            "only an evaluation with a folder `out` can be divided: give out, or leave shard_size and world"
+        )
+    tally = Tally(conditions)
+
+    def result(tally: Tally, total: int | None) -> Result:
+        return Result(
+            model=type(model).__name__ if name is None else name,
+            benchmark=asked,
+            seed=seed,
+            rows=tally.rows(label),
+            versions=versions(),
+            created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            settings={
+                "data": {label: about | {"images": tally.images, **({} if total is None else {"of": total})}},
+                "batch_size": batch_size,
+                "device": _describe(where),
+                **(settings or {}),
+            },
+        )
+
+    try:
+        with (
+            _undisturbed(where),
+            _ready(model, where),
+            torch.autocast(where.type, enabled=False),
+            bar(label, _steps(source, shards, len(conditions)), progress) as shown,
+        ):
+            judge = Judge(
+                model=model,
+                conditions=conditions,
+                seed=seed,
+                device=where,
+                classes=found.num_classes if isinstance(found, Benchmark) else None,
+                notes=None if shards is None else shards.folder,
             )
-            for condition, right, time_taken in zip(conditions, correct, seconds, strict=True)
-        ),
-        versions=versions(),
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        settings={
-            "data": {label: about | {"images": images}},
-            "batch_size": batch_size,
-            "device": _describe(where),
-            **(settings or {}),
-        },
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Which images of a batch were right under one condition, bool (N,) on the CPU, and how long that took."""
-
-    right: Tensor
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Judge:
-    """Judges batches, image by image."""
-
-    model: Model
-    conditions: tuple[Condition, ...]
-    seed: int
-    device: torch.device
-    classes: int | None
-
-    def verdicts(self, images: Tensor, labels: Tensor, first_id: int) -> Iterator[Verdict]:
-        """Give one verdict per condition for a batch whose images have the ids from `first_id` on."""
-        if not len(images):
-            return
-        check_batch(images, labels)
-        first = first_id == 0
-        ids = torch.arange(first_id, first_id + len(images))
-        images, labels = images.to(self.device, torch.float32), labels.to(self.device, torch.int64)
-        clean: Tensor | None = None
-        clean_seconds = 0.0
-        if any(condition.only_right or isinstance(condition, Clean) for condition in self.conditions):
-            start = time.perf_counter()
-            clean = self._right(images, labels, first)
-            clean_seconds = time.perf_counter() - start
-        for condition in self.conditions:
-            start = time.perf_counter()
-            if isinstance(condition, Clean) and clean is not None:
-                yield Verdict(right=clean, seconds=clean_seconds)
-                continue
-            attempted = (
-                clean if condition.only_right and clean is not None else torch.ones(len(images), dtype=torch.bool)
-            )
-            right = torch.zeros(len(images), dtype=torch.bool)
-            if attempted.any():
-                chosen = torch.nonzero(attempted)[:, 0].to(self.device)
-                some, some_labels = images[chosen], labels[chosen]
-                changed = condition.change(self.model, some, some_labels, ImageRandom(self.seed, ids[attempted]))
-                right[attempted] = self._right(changed, some_labels, first and clean is None)
-            yield Verdict(right=right, seconds=time.perf_counter() - start)
-
-    def _right(self, images: Tensor, labels: Tensor, first: bool) -> Tensor:
-        try:
-            with torch.no_grad():
-                logits = self.model(images)
-        except (RuntimeError, AssertionError, ValueError, IndexError) as error:  # what a shape that does not fit raises
-            if not first:
-                raise
-            raise ModelError(f"the model cannot take images of the shape {tuple(images.shape)}: {error}") from error
-        logits = check_logits(logits, images, labels)
-        if first:
-            warn_of_softmax(logits)
-            warn_of_classes(logits, self.classes)
-        return (logits.argmax(dim=1) == labels).cpu()
+            if shards is None:
+                _all(judge, source, batch_size, workers, tally, shown)
+            else:
+                _missing(judge, source, batch_size, workers, tally, shown, shards, world)
+    except KeyboardInterrupt as error:
+        so_far = tally if shards is None else Tally.of(conditions, shards.summaries())
+        raise Interrupted(result(so_far, _images(source)) if so_far.images else None, *error.args) from error
+    if shards is None:
+        if not tally.images:
+            raise ValueError(f"{label} holds no images")
+        return result(tally, None)
+    world.wait()
+    tally = Tally.of(conditions, shards.summaries())
+    if not tally.images:
+        raise ValueError(f"{world} of {shards.count} shards of {label} has no images: give a smaller shard_size")
+    complete = not shards.missing()
+    ours = result(tally, None if complete else shards.images)
+    if world.rank == 0 or not world.together:
+        ours.save(shards.folder / EVALUATION)
+        if complete:
+            shards.merge()
+    world.wait()
+    return ours
 
 
 @functools.cache
@@ -257,9 +230,103 @@ def _check_order(loader: DataLoader[Any]) -> None:
         )
 
 
-def _length(data: Dataset[Any]) -> int | None:
+def _all(
+    judge: Judge, source: DataLoader[Any] | Dataset[Any], batch_size: int, workers: int, tally: Tally, shown: Bar
+) -> None:
+    """Judge all images, as many at once as their conditions want."""
+    first = 0
+    for batch in _batches(source, batch_size * _batches_at_once(judge), workers):
+        images, labels = check_pair(batch)
+        if len(images):
+            ids = torch.arange(first, first + len(images))
+            size = len(images) if isinstance(source, DataLoader) else batch_size
+            judge.records(images, labels, ids, size, tally.teller(shown))
+            first += len(images)
+
+
+def _missing(
+    judge: Judge,
+    source: Any,
+    batch_size: int,
+    workers: int,
+    tally: Tally,
+    shown: Bar,
+    shards: Shards,
+    world: World,
+) -> None:
+    """Judge the images of the shards that are missing, and write these; several at once where batches are larger."""
+    share = world.share(shards.missing())
+    at_once = max(1, batch_size * _batches_at_once(judge) // shards.size)
+    groups = [share[start : start + at_once] for start in range(0, len(share), at_once)]
+    parts = [[id_ for shard in group for id_ in shards.ids(shard)] for group in groups]
+    for group, part, (images, labels) in zip(groups, parts, _parts(source, parts, workers), strict=True):
+        records = judge.records(images, labels, torch.tensor(part), batch_size, tally.teller(shown))
+        start = 0
+        for shard in group:
+            rows = slice(start, start + len(shards.ids(shard)))
+            shards.write(shard, labels[rows].tolist(), [each.select(rows) for each in records])
+            start = rows.stop
+        judge.forget(part)
+
+
+def _batches_at_once(judge: Judge) -> int:
+    """A suite of attacks gets several, so that its batch seldom runs empty."""
+    return 8 if any(isinstance(condition, Suite) for condition in judge.conditions) else 1
+
+
+def _parts(source: Any, parts: list[list[int]], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images and labels of lists of ids, list after list, read ahead of their use by the workers."""
+    if type(source) is TensorDataset:
+        for ids in parts:
+            yield check_pair(tuple(tensor[ids] for tensor in source.tensors))
+        return
+    for batch in DataLoader(source, batch_sampler=parts, num_workers=workers):
+        yield check_pair(batch)
+
+
+def _shards(
+    folder: Path, model: Model, source: Any, settings: dict[str, Any], conditions: tuple[Condition, ...], size: int
+) -> Shards:
+    """The shards of an evaluation in its folder.
+
+    Raises:
+        TypeError: if the data have no length, or are a loader.
+    """
+    images = _images(source)
+    if images is None:
+        raise TypeError(
+            f"an evaluation that is kept in a folder needs a data set with a length, got {type(source).__name__}: "
+            "pass the data set itself, or leave out"
+        )
+    fingerprint = {
+        **settings,
+        "data_sha256": data_hash(source),
+        "model_sha256": model_hash(model),
+        "conditions": [condition.settings for condition in conditions],
+        "versions": dict(versions()),
+    }
+    return Shards(folder=folder, fingerprint=fingerprint, images=images, size=size)
+
+
+def _steps(source: Any, shards: Shards | None, conditions: int) -> int | None:
+    images = _images(source)
+    if shards is not None:
+        images = sum(len(shards.ids(shard)) for shard in shards.missing())
+    return None if images is None else images * conditions
+
+
+def _check_count(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def _images(source: DataLoader[Any] | Dataset[Any]) -> int | None:
+    """How many images there are, None where that is unknown: the length of a loader is that of its batches."""
+    if isinstance(source, DataLoader):
+        return None
     try:
-        return len(cast("Any", data))
+        return len(cast("Any", source))
     except TypeError:
         return None
 

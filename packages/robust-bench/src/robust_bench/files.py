@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -23,8 +24,8 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"{path} cannot be a folder, since {nearest} is a file: choose another --out")
 
 
-def write_durably(path: Path, content: str | bytes) -> Path:
-    """Write text (as UTF-8) or bytes so that after a crash the file holds the old content or the new one, never a part.
+def write_durably(path: Path, content: str | bytes | Iterable[bytes]) -> Path:
+    """Write text (as UTF-8), bytes, or pieces of bytes; a crash leaves the old content or the new one, never a part.
 
     The content goes to a temporary file beside the target, is flushed to the disk and renamed over it. Missing parent
     folders are made.
@@ -36,7 +37,13 @@ def write_durably(path: Path, content: str | bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            match content:
+                case str():
+                    file.write(content.encode())
+                case bytes():
+                    file.write(content)
+                case _:
+                    file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

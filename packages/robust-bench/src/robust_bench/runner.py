@@ -10,13 +10,17 @@ import torch
 
 from robust_bench import benchmarks
 from robust_bench._checks import check_device
-from robust_bench.benchmarks import Benchmark, Sweep
-from robust_bench.evaluate import evaluate
+from robust_bench.benchmarks import AutoAttack, Benchmark, Sweep
+from robust_bench.evaluate import Interrupted, evaluate
 from robust_bench.files import check_folder
 from robust_bench.model_source import ModelSource
 from robust_bench.preprocess import Preprocess, declared
 from robust_bench.report.run_folder import RESULT_FILE
-from robust_bench.result import Result
+from robust_bench.result import Result, Row
+from robust_bench.shards import EVALUATION, FINGERPRINT, Shards
+from robust_bench.world import World, local_device, torchrun
+
+EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,11 @@ class Run:
         workers: processes that read image files; by default up to 4.
         size: side of the square that the model takes, in pixels, for image folders; by default the model's own.
         progress: show a progress bar; by default on a terminal.
+        shard_size: images whose records are written together.
+        shard: "i/n": do only the i-th of n parts, counted from 0, as one of n separate jobs; `robust-bench merge OUT`
+            puts them together.
         attack: settings of the -pgd benchmarks.
+        autoattack: settings of the -autoattack benchmarks.
     """
 
     model: str
@@ -57,14 +65,20 @@ class Run:
     workers: int | None = None
     size: int | None = None
     progress: bool | None = None
+    shard_size: int = 512
+    shard: str | None = None
     attack: Sweep = field(default_factory=Sweep)
+    autoattack: AutoAttack = field(default_factory=AutoAttack)
 
     def __call__(self) -> Result:
         """Evaluate and write `out/result.json`; the result comes back.
 
-        A condition that several of the benchmarks share, such as the clean images, is measured once.
+        A condition that several of the benchmarks share, such as the clean images, is measured once. What is finished
+        lies in `out/evaluations/<benchmark>`, with the records of all images; the same run goes on from there. Under
+        torchrun, the processes divide the work among themselves.
 
         Raises:
+            Interrupted: at Ctrl-C; it carries the result so far.
             ValueError: if a name or a setting is wrong, or the benchmarks are of different data.
             FileNotFoundError: if the data or the weights are missing.
             NotADirectoryError: if `out` cannot be a folder.
@@ -74,8 +88,14 @@ class Run:
         if len({benchmarks.dataset(name) for name in names}) > 1:
             raise ValueError(f"{', '.join(names)} are of different data: give each kind of data a run of its own")
         check_folder(self.out)
-        device = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        first = benchmarks.load(names[0], self.data, attack=self.attack)
+        with torchrun():
+            return self._evaluate(names)
+
+    def _evaluate(self, names: list[str]) -> Result:
+        world = World.current() if self.shard is None else World.parse(self.shard)
+        asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = check_device(local_device(asked))
+        first = benchmarks.load(names[0], self.data, attack=self.attack, autoattack=self.autoattack)
         source = ModelSource(
             spec=self.model,
             weights=self.weights,
@@ -90,27 +110,82 @@ class Run:
         settings = {"model": source.describe(model, self.out)}
         results: list[Result] = []
         for name in names:
-            benchmark = benchmarks.load(name, self.data, preprocess=preprocess, attack=self.attack)
-            if (left := _unseen(benchmark, results)).conditions:
-                results.append(
-                    evaluate(
-                        model,
-                        left,
-                        name=self.name or _name(self.model, self.weights),
-                        device=device,
-                        batch_size=self.batch_size,
-                        seed=self.seed,
-                        workers=self._workers() if self.data else 0,
-                        progress=self.progress,
-                        settings=settings,
-                    )
+            benchmark = benchmarks.load(
+                name, self.data, preprocess=preprocess, attack=self.attack, autoattack=self.autoattack
+            )
+            left = _unseen(benchmark, results)
+            if not left.conditions:
+                continue
+            try:
+                found = evaluate(
+                    model,
+                    left,
+                    name=self.name or _name(self.model, self.weights),
+                    device=device,
+                    batch_size=self.batch_size,
+                    seed=self.seed,
+                    workers=self._workers() if self.data else 0,
+                    progress=self.progress if world.rank == 0 else False,
+                    settings=settings,
+                    out=self.out / EVALUATIONS / name,
+                    shard_size=self.shard_size,
+                    world=world,
                 )
+            except Interrupted as stop:
+                so_far = [*results, *([] if stop.result is None else [stop.result])]
+                raise Interrupted(join(so_far, ",".join(names)) if so_far else None) from stop
+            results.append(found)
         result = join(results, ",".join(names))
-        result.save(self.out / RESULT_FILE)
+        if world.size == 1 or (world.together and world.rank == 0):
+            result.save(self.out / RESULT_FILE)
         return result
 
     def _workers(self) -> int:
         return min(4, os.cpu_count() or 1) if self.workers is None else self.workers
+
+
+def merge(out: Path) -> Result:
+    """Put the parts that separate jobs have left in a run folder together, and write `out/result.json`.
+
+    Raises:
+        FileNotFoundError: if there is no evaluation.
+        ValueError: if shards are missing, or a file is damaged.
+    """
+    folders = sorted(file.parent for file in (out / EVALUATIONS).glob(f"*/{FINGERPRINT}"))
+    if not folders:
+        raise FileNotFoundError(
+            f"no evaluations in {out}: `robust-bench run --shard i/n --out {out}` leaves them there"
+        )
+    results = []
+    for folder in folders:
+        shards = Shards.found(folder)
+        shards.merge()
+        results.append(_counted(Result.load(folder / EVALUATION), shards))
+    results.sort(key=lambda result: result.created)
+    result = join(results, ",".join(result.benchmark for result in results))
+    result.save(out / RESULT_FILE)
+    return result
+
+
+def _counted(result: Result, shards: Shards) -> Result:
+    """The result of all shards, from one of some of them."""
+    summaries = shards.summaries()
+    rows = tuple(
+        Row.accuracy(
+            benchmark=row.benchmark,
+            condition=row.condition,
+            settings=row.settings,
+            correct=sum(summary.correct[number] for summary in summaries),
+            count=shards.images,
+            seconds=sum(summary.seconds[number] for summary in summaries),
+        )
+        for number, row in enumerate(result.rows)
+    )
+    data = {
+        name: {key: value for key, value in about.items() if key != "of"} | {"images": shards.images}
+        for name, about in result.settings["data"].items()
+    }
+    return dataclasses.replace(result, rows=rows, settings={**result.settings, "data": data})
 
 
 def join(results: list[Result], benchmark: str) -> Result:

@@ -1,0 +1,159 @@
+"""What a model says about a few images, under every condition of an evaluation."""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from robust_attacks import ImageRandom
+from torch import Tensor
+
+from robust_bench._checks import Model, ModelError, check_batch, check_logits, warn_of_classes, warn_of_softmax
+from robust_bench.conditions import Clean, Condition, Suite
+from robust_bench.records import Records
+from robust_bench.warning import EvaluationWarning
+
+Tell = Callable[[int, Records], None]
+"""Told of the records of some images under the condition of this number, as soon as they are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Judges images.
+
+    Args:
+        model: on the device, in eval mode.
+        conditions: what is done to the images.
+        seed: of their random draws.
+        device: where to compute.
+        classes: of the benchmark, None if unknown.
+        notes: folder where a suite of attacks keeps what it knows, so that a killed process loses little.
+    """
+
+    model: Model
+    conditions: tuple[Condition, ...]
+    seed: int
+    device: torch.device
+    classes: int | None
+    notes: Path | None = None
+
+    def records(self, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int, tell: Tell) -> list[Records]:
+        """Judge images (N, C, H, W) on the CPU, with labels (N,) and ids (N,): the records of every condition.
+
+        Suites of attacks get all images at once, so that their batch stays full; the others get batch after batch.
+        """
+        check_batch(images, labels)
+        parts: list[list[Records]] = [[] for _ in self.conditions]
+        if any(not isinstance(condition, Suite) for condition in self.conditions):
+            for start in range(0, len(images), batch_size):
+                rows = slice(start, start + batch_size)
+                for number, records in self._batch(images[rows], labels[rows], ids[rows]):
+                    parts[number].append(records)
+                    tell(number, records)
+        for number, condition in enumerate(self.conditions):
+            if isinstance(condition, Suite):
+                records = self._suite(condition, images, labels, ids, batch_size)
+                parts[number].append(records)
+                tell(number, records)
+        return [Records.joined(each) for each in parts]
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Remove what suites have kept of images whose records are written."""
+        for condition in self.conditions:
+            if isinstance(condition, Suite) and self.notes is not None:
+                self._note(condition, torch.tensor(ids)).unlink(missing_ok=True)
+
+    def _note(self, condition: Suite, ids: Tensor) -> Path:
+        assert self.notes is not None
+        number = self.conditions.index(condition)
+        images = hashlib.sha256(ids.to(torch.int64).numpy().tobytes()).hexdigest()[:16]
+        return self.notes / "suites" / f"{number}-{images}.pt"
+
+    def _batch(self, images: Tensor, labels: Tensor, ids: Tensor) -> Iterator[tuple[int, Records]]:
+        first = int(ids[0]) == 0
+        images, labels = images.to(self.device, torch.float32), labels.to(self.device, torch.int64)
+        clean: Records | None = None
+        if any(condition.only_right or isinstance(condition, Clean) for condition in self.conditions):
+            clean = self._look(images, labels, first)
+        for number, condition in enumerate(self.conditions):
+            if isinstance(condition, Suite):
+                continue
+            if clean is not None and isinstance(condition, Clean):
+                yield number, clean
+                continue
+            start = time.perf_counter()
+            if clean is None or not condition.only_right:
+                changed = condition.change(self.model, images, labels, ImageRandom(self.seed, ids))
+                found = self._look(changed, labels, first and clean is None)
+                yield number, self._timed(found, start)
+                continue
+            predictions, confidences, right = clean.predictions.clone(), clean.confidences.clone(), clean.right.clone()
+            rows = torch.nonzero(clean.right)[:, 0]
+            if len(rows):
+                here = rows.to(self.device)
+                some, some_labels = images[here], labels[here]
+                changed = condition.change(self.model, some, some_labels, ImageRandom(self.seed, ids[rows]))
+                found = self._look(changed, some_labels, False)
+                predictions[rows], confidences[rows], right[rows] = found.predictions, found.confidences, found.right
+            found = Records(predictions=predictions, confidences=confidences, right=right, seconds=0.0)
+            yield number, self._timed(found, start)
+
+    def _suite(self, condition: Suite, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int) -> Records:
+        start = time.perf_counter()
+        images, labels = images.to(torch.float32), labels.to(torch.int64)
+        kept = None if self.notes is None else self._note(condition, ids)
+        report = condition.run(self.model, images, labels, ids, self.seed, batch_size, kept)
+        assert report.adversarial is not None
+        for flag in report.flags:
+            warnings.warn(f"{condition.label}: {flag.message}", EvaluationWarning, stacklevel=2)
+        parts = [
+            self._look(some.to(self.device), some_labels.to(self.device), False)
+            for some, some_labels in zip(
+                torch.split(report.adversarial, batch_size), torch.split(labels, batch_size), strict=True
+            )
+        ]
+        found = Records.joined(parts)
+        found = Records(
+            predictions=found.predictions,
+            confidences=found.confidences,
+            right=report.robust.cpu(),
+            seconds=0.0,
+            broken_by=report.broken_by,
+        )
+        return self._timed(found, start)
+
+    def _look(self, images: Tensor, labels: Tensor, first: bool) -> Records:
+        start = time.perf_counter()
+        try:
+            with torch.no_grad():
+                logits = self.model(images)
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:  # what a shape that does not fit raises
+            if not first:
+                raise
+            raise ModelError(f"the model cannot take images of the shape {tuple(images.shape)}: {error}") from error
+        logits = check_logits(logits, images, labels)
+        if first:
+            warn_of_softmax(logits)
+            warn_of_classes(logits, self.classes)
+        predictions = logits.argmax(dim=1)
+        confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
+        found = Records(
+            predictions=predictions.cpu(),
+            confidences=confidences.cpu(),
+            right=(predictions == labels).cpu(),
+            seconds=0.0,
+        )
+        return self._timed(found, start)
+
+    @staticmethod
+    def _timed(records: Records, start: float) -> Records:
+        return Records(
+            predictions=records.predictions,
+            confidences=records.confidences,
+            right=records.right,
+            seconds=time.perf_counter() - start,
+            broken_by=records.broken_by,
+        )

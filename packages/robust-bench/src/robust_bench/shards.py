@@ -1,0 +1,182 @@
+"""The finished parts of an evaluation in a folder, so that nothing that is done is done again."""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robust_bench.files import write_durably
+from robust_bench.records import Records, lines
+from robust_bench.result import plain
+
+FINGERPRINT = "fingerprint.json"
+RECORDS = "records.jsonl.gz"
+EVALUATION = "evaluation.json"
+_FORMAT = "robust-shards/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The first line of a shard.
+
+    Args:
+        shard: its number, from 0.
+        images: how many it has.
+        correct: for every condition how many of them were right.
+        seconds: for every condition how long that took.
+    """
+
+    shard: int
+    images: int
+    correct: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """The parts of one evaluation: shard k has the images k * size up to (k + 1) * size.
+
+    A shard is one file of compressed JSON lines, `shards/000012.jsonl.gz`, written durably: after a crash it is there
+    whole or not at all. Its first line is a `Summary`; then follows a line per image.
+
+    Args:
+        folder: of the evaluation; made when needed.
+        fingerprint: everything that the result depends on, as JSON values.
+        images: how many the data set has.
+        size: images of a shard; the last may have fewer.
+    """
+
+    folder: Path
+    fingerprint: Mapping[str, Any]
+    images: int
+    size: int
+
+    @classmethod
+    def found(cls, folder: Path) -> "Shards":
+        """The shards that lie in a folder.
+
+        Raises:
+            FileNotFoundError: if there is no evaluation.
+            ValueError: if it is damaged, or of another version.
+        """
+        known = _read(folder / FINGERPRINT)
+        if known.pop("format", None) != _FORMAT:
+            raise ValueError(f"{folder / FINGERPRINT} is not of the format {_FORMAT}: upgrade robust-bench")
+        return cls(folder=folder, images=known.pop("images"), size=known.pop("shard_size"), fingerprint=known)
+
+    def check(self) -> None:
+        """Make sure that what lies in the folder, if anything, belongs to the same evaluation.
+
+        Raises:
+            ValueError: if it belongs to another one; what differs is named with both values.
+        """
+        file = self.folder / FINGERPRINT
+        if file.exists() and (theirs := _read(file)) != (mine := self._document()):
+            raise ValueError(
+                f"{self.folder} holds another evaluation: {'; '.join(_differences(theirs, mine))}. "
+                "Choose another folder to begin anew, or give the settings of the first run to go on"
+            )
+
+    @property
+    def count(self) -> int:
+        """How many shards there are in all."""
+        return -(-self.images // self.size)
+
+    def ids(self, shard: int) -> range:
+        """The images of a shard."""
+        return range(shard * self.size, min((shard + 1) * self.size, self.images))
+
+    def finished(self) -> set[int]:
+        """The numbers of the shards that are there."""
+        return {int(file.name.partition(".")[0]) for file in self._folder.glob("[0-9]*.jsonl.gz")}
+
+    def missing(self) -> list[int]:
+        """The numbers of the others."""
+        finished = self.finished()
+        return [shard for shard in range(self.count) if shard not in finished]
+
+    def write(self, shard: int, labels: Sequence[int], conditions: Sequence[Records]) -> None:
+        """Keep what was found out about the images of a shard; the first makes the folder."""
+        if not (self.folder / FINGERPRINT).exists():
+            write_durably(self.folder / FINGERPRINT, json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n")
+        summary = {
+            "shard": shard,
+            "images": len(labels),
+            "correct": [int(records.right.sum()) for records in conditions],
+            "seconds": [round(records.seconds, 6) for records in conditions],
+        }
+        text = json.dumps(summary, separators=(",", ":")) + "\n" + lines(self.ids(shard), labels, conditions)
+        write_durably(self._file(shard), gzip.compress(text.encode(), compresslevel=6, mtime=0))
+
+    def summaries(self) -> list[Summary]:
+        """The first lines of all finished shards, in order.
+
+        Raises:
+            ValueError: if a file is damaged; it is named.
+        """
+        return [self._summary(shard) for shard in sorted(self.finished())]
+
+    def merge(self) -> Path:
+        """Put all shards into one file of records, durably; the shards stay.
+
+        Raises:
+            ValueError: if shards are missing.
+        """
+        missing = self.missing()
+        if missing:
+            raise ValueError(
+                f"{self.folder} has {self.count - len(missing)} of {self.count} shards, shard {missing[0]} is missing: "
+                "run the evaluation again with the same settings, it computes only what is missing"
+            )
+        return write_durably(self.folder / RECORDS, (self._file(shard).read_bytes() for shard in range(self.count)))
+
+    def _document(self) -> Any:
+        return plain(
+            {"format": _FORMAT, "images": self.images, "shard_size": self.size, **self.fingerprint}, "fingerprint"
+        )
+
+    @property
+    def _folder(self) -> Path:
+        return self.folder / "shards"
+
+    def _file(self, shard: int) -> Path:
+        return self._folder / f"{shard:06d}.jsonl.gz"
+
+    def _summary(self, shard: int) -> Summary:
+        file = self._file(shard)
+        try:
+            with gzip.open(file, "rt", encoding="utf-8") as text:
+                found = json.loads(text.readline())
+            return Summary(
+                shard=found["shard"],
+                images=found["images"],
+                correct=tuple(found["correct"]),
+                seconds=tuple(found["seconds"]),
+            )
+        except (EOFError, OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is damaged ({error}): remove it, and its images are evaluated again") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"no evaluation in {file.parent}: `robust-bench run` makes its folder")
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): choose another folder, or remove this one") from error
+    return found
+
+
+def _differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
+    """Say where two JSON values differ, down to the innermost mapping."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        return [
+            difference
+            for key in dict.fromkeys((*theirs, *mine))
+            for difference in _differences(theirs.get(key), mine.get(key), f"{where}.{key}" if where else str(key))
+        ]
+    if theirs == mine:
+        return []
+    return [f"{where} was {json.dumps(theirs, ensure_ascii=False)}, is {json.dumps(mine, ensure_ascii=False)}"]

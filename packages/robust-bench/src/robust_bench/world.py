@@ -1,0 +1,110 @@
+"""How an evaluation is divided among processes."""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+_PATIENCE = datetime.timedelta(days=7)  # for the slowest rank; torchrun ends all of them when one dies
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among all that work on an evaluation.
+
+    Args:
+        rank: its number, 0 .. `size` - 1.
+        size: how many there are.
+        together: they are connected by torch.distributed and end together; else each is a job of its own.
+
+    Raises:
+        ValueError: if the rank is not below the size.
+    """
+
+    rank: int = 0
+    size: int = 1
+    together: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise ValueError(f"a part must be i/n with 0 <= i < n, got {self.rank}/{self.size}")
+
+    @classmethod
+    def current(cls) -> "World":
+        """The ranks of torch.distributed where it is initialised, else this process alone."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(rank=distributed.get_rank(), size=distributed.get_world_size(), together=True)
+        return cls()
+
+    @classmethod
+    def parse(cls, text: str) -> "World":
+        """Read "i/n", counted from 0, as in `--shard 3/64`.
+
+        Raises:
+            ValueError: if it is not of this form.
+
+        Examples:
+            >>> World.parse("3/64")
+            World(rank=3, size=64, together=False)
+        """
+        rank, slash, size = text.partition("/")
+        if not (slash and rank.strip().isdecimal() and size.strip().isdecimal()):
+            raise ValueError(f"a part must be i/n, counted from 0, as 3/64, got {text!r}")
+        return cls(rank=int(rank), size=int(size))
+
+    def share(self, missing: list[int]) -> list[int]:
+        """This process's share of the shards that are missing.
+
+        Ranks that are connected divide what rank 0 finds missing, so that all of them have work after a restart. Jobs
+        of their own cannot ask each other, and take every n-th of all shards.
+        """
+        if self.together:
+            found = [missing]
+            distributed.broadcast_object_list(found, src=0)
+            return found[0][self.rank :: self.size]
+        return [shard for shard in missing if shard % self.size == self.rank]
+
+    def wait(self) -> None:
+        """Wait until all ranks have come this far."""
+        if self.together:
+            distributed.barrier()
+
+
+@contextmanager
+def torchrun() -> Iterator[None]:
+    """Join the other processes if torchrun has started this one; leave them at the end.
+
+    Gloo carries the list of what is to be done and the barrier at the end, on GPUs as well: no tensor is exchanged. The
+    processes find each other under a name of their own for every restart, since torch would find the addresses of
+    those that have died.
+    """
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        yield
+        return
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    store = TCPStore(
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        is_master=rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        timeout=_PATIENCE,
+    )
+    name = f"robust-bench/{environment['TORCHELASTIC_RESTART_COUNT']}"
+    distributed.init_process_group(
+        "gloo", store=PrefixStore(name, store), rank=rank, world_size=size, timeout=_PATIENCE
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The GPU of this process's number on its machine, where a GPU is asked for without a number."""
+    rank = os.environ.get("LOCAL_RANK")
+    return device if rank is None or str(device) != "cuda" else torch.device("cuda", int(rank))
