@@ -324,3 +324,45 @@ def test_the_command_merges_what_separate_jobs_have_done(tmp_path, capsys):
     assert main(["merge", str(tmp_path / "nothing")]) == 2
     assert "no evaluations in" in capsys.readouterr().err
     assert (tmp_path / "jobs" / EVALUATIONS / "digits" / FINGERPRINT).is_file()
+
+
+MEMORY = """
+import resource
+import sys
+
+import torch
+from robust_bench import evaluate
+from torch.utils.data import Dataset
+
+
+class Grey(Dataset):
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        return torch.full((1, 8, 8), index % 256 / 255), index % 2
+
+
+def peak(size):
+    model = lambda images: torch.stack((images.mean(dim=(1, 2, 3)), 1 - images.mean(dim=(1, 2, 3))), dim=1)
+    result = evaluate(model, Grey(size), out=f"{sys.argv[1]}/{size}", batch_size=256)
+    assert result.rows[0].count == size
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+peak(2_000)
+few = peak(10_000)
+print(few, peak(100_000))
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    (tmp_path / "memory.py").write_text(MEMORY)
+    process = start(tmp_path / "memory.py", tmp_path)
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    few, many = (int(kilobytes) / 1024 for kilobytes in out.split())
+    assert many < few + 30, out  # 90,000 images more; in memory they would be 23 MB, and as records several times that

@@ -3,17 +3,18 @@
 import contextlib
 import datetime
 import functools
+import itertools
 import platform
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
@@ -23,7 +24,7 @@ from robust_bench._distribution import DISTRIBUTION
 from robust_bench.benchmarks import Benchmark
 from robust_bench.conditions import Clean, Condition, Suite
 from robust_bench.fingerprint import data_hash, model_hash
-from robust_bench.judge import Judge
+from robust_bench.judge import Batch, Judge
 from robust_bench.progress import Bar, bar
 from robust_bench.result import Result
 from robust_bench.shards import EVALUATION, Shards
@@ -233,15 +234,18 @@ def _check_order(loader: DataLoader[Any]) -> None:
 def _all(
     judge: Judge, source: DataLoader[Any] | Dataset[Any], batch_size: int, workers: int, tally: Tally, shown: Bar
 ) -> None:
-    """Judge all images, as many at once as their conditions want."""
-    first = 0
-    for batch in _batches(source, batch_size * _batches_at_once(judge), workers):
-        images, labels = check_pair(batch)
-        if len(images):
-            ids = torch.arange(first, first + len(images))
-            size = len(images) if isinstance(source, DataLoader) else batch_size
-            judge.records(images, labels, ids, size, tally.teller(shown))
+    """Judge all images."""
+
+    def numbered() -> Iterator[Batch]:
+        first = 0
+        for batch in _batches(source, batch_size, workers):
+            images, labels = check_pair(batch)
+            yield images, labels, torch.arange(first, first + len(images))
             first += len(images)
+
+    batches = (batch for batch in numbered() if len(batch[0]))
+    while group := list(itertools.islice(batches, _batches_at_once(judge))):
+        judge.records(group, tally.teller(shown))
 
 
 def _missing(
@@ -258,15 +262,17 @@ def _missing(
     share = world.share(shards.missing())
     at_once = max(1, batch_size * _batches_at_once(judge) // shards.size)
     groups = [share[start : start + at_once] for start in range(0, len(share), at_once)]
-    parts = [[id_ for shard in group for id_ in shards.ids(shard)] for group in groups]
-    for group, part, (images, labels) in zip(groups, parts, _parts(source, parts, workers), strict=True):
-        records = judge.records(images, labels, torch.tensor(part), batch_size, tally.teller(shown))
+    ids = [[id_ for shard in group for id_ in shards.ids(shard)] for group in groups]
+    parts = [[some[start : start + batch_size] for start in range(0, len(some), batch_size)] for some in ids]
+    batches = _parts(source, [part for some in parts for part in some], workers)
+    for group, some, part in zip(groups, ids, parts, strict=True):
+        labels, records = judge.records(itertools.islice(batches, len(part)), tally.teller(shown))
         start = 0
         for shard in group:
             rows = slice(start, start + len(shards.ids(shard)))
             shards.write(shard, labels[rows].tolist(), [each.select(rows) for each in records])
             start = rows.stop
-        judge.forget(part)
+        judge.forget(some)
 
 
 def _batches_at_once(judge: Judge) -> int:
@@ -274,14 +280,14 @@ def _batches_at_once(judge: Judge) -> int:
     return 8 if any(isinstance(condition, Suite) for condition in judge.conditions) else 1
 
 
-def _parts(source: Any, parts: list[list[int]], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images and labels of lists of ids, list after list, read ahead of their use by the workers."""
-    if type(source) is TensorDataset:
-        for ids in parts:
-            yield check_pair(tuple(tensor[ids] for tensor in source.tensors))
-        return
-    for batch in DataLoader(source, batch_sampler=parts, num_workers=workers):
-        yield check_pair(batch)
+def _parts(source: Any, parts: list[list[int]], workers: int) -> Iterator[Batch]:
+    """Batches of the given ids, read ahead of their use by the workers."""
+    batches: Iterable[Any] = DataLoader(source, batch_sampler=parts, num_workers=workers)
+    if type(source) is TensorDataset:  # in memory: without collecting image by image
+        batches = (tuple(tensor[ids] for tensor in source.tensors) for ids in parts)
+    for ids, batch in zip(parts, batches, strict=True):
+        images, labels = check_pair(batch)
+        yield images, labels, torch.tensor(ids)
 
 
 def _shards(

@@ -3,7 +3,7 @@
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from robust_bench._checks import Model, ModelError, check_batch, check_logits, w
 from robust_bench.conditions import Clean, Condition, Suite
 from robust_bench.records import Records
 from robust_bench.warning import EvaluationWarning
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images (N, C, H, W), labels (N,) and ids (N,), on the CPU."""
 
 Tell = Callable[[int, Records], None]
 """Told of the records of some images under the condition of this number, as soon as they are known."""
@@ -40,35 +43,42 @@ class Judge:
     classes: int | None
     notes: Path | None = None
 
-    def records(self, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int, tell: Tell) -> list[Records]:
-        """Judge images (N, C, H, W) on the CPU, with labels (N,) and ids (N,): the records of every condition.
+    def records(self, batches: Iterable[Batch], tell: Tell) -> tuple[Tensor, list[Records]]:
+        """Judge batches: the labels of all, and for every condition their records.
 
-        Suites of attacks get all images at once, so that their batch stays full; the others get batch after batch.
+        A batch goes through the model and is forgotten, except where there is a suite of attacks: suites get all
+        batches at once, so that theirs stay full.
         """
-        check_batch(images, labels)
+        suites = [number for number, condition in enumerate(self.conditions) if isinstance(condition, Suite)]
         parts: list[list[Records]] = [[] for _ in self.conditions]
-        if any(not isinstance(condition, Suite) for condition in self.conditions):
-            for start in range(0, len(images), batch_size):
-                rows = slice(start, start + batch_size)
-                for number, records in self._batch(images[rows], labels[rows], ids[rows]):
+        all_labels: list[Tensor] = []
+        kept: list[Batch] = []
+        for images, labels, ids in batches:
+            check_batch(images, labels)
+            if len(suites) < len(self.conditions):
+                for number, records in self._batch(images, labels, ids):
                     parts[number].append(records)
                     tell(number, records)
-        for number, condition in enumerate(self.conditions):
-            if isinstance(condition, Suite):
-                records = self._suite(condition, images, labels, ids, batch_size)
+            if suites:
+                kept.append((images, labels, ids))
+            all_labels.append(labels)
+        if kept:
+            images, labels, ids = (torch.cat(each) for each in zip(*kept, strict=True))
+            size = max(len(ids) for _, _, ids in kept)
+            for number in suites:
+                records = self._suite(number, images, labels, ids, size)
                 parts[number].append(records)
                 tell(number, records)
-        return [Records.joined(each) for each in parts]
+        return torch.cat(all_labels), [Records.joined(each) for each in parts]
 
     def forget(self, ids: Sequence[int]) -> None:
         """Remove what suites have kept of images whose records are written."""
-        for condition in self.conditions:
-            if isinstance(condition, Suite) and self.notes is not None:
-                self._note(condition, torch.tensor(ids)).unlink(missing_ok=True)
+        if self.notes is not None:
+            for number in range(len(self.conditions)):
+                self._note(number, torch.tensor(ids)).unlink(missing_ok=True)
 
-    def _note(self, condition: Suite, ids: Tensor) -> Path:
+    def _note(self, number: int, ids: Tensor) -> Path:
         assert self.notes is not None
-        number = self.conditions.index(condition)
         images = hashlib.sha256(ids.to(torch.int64).numpy().tobytes()).hexdigest()[:16]
         return self.notes / "suites" / f"{number}-{images}.pt"
 
@@ -101,10 +111,12 @@ class Judge:
             found = Records(predictions=predictions, confidences=confidences, right=right, seconds=0.0)
             yield number, self._timed(found, start)
 
-    def _suite(self, condition: Suite, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int) -> Records:
+    def _suite(self, number: int, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int) -> Records:
+        condition = self.conditions[number]
+        assert isinstance(condition, Suite)
         start = time.perf_counter()
         images, labels = images.to(torch.float32), labels.to(torch.int64)
-        kept = None if self.notes is None else self._note(condition, ids)
+        kept = None if self.notes is None else self._note(number, ids)
         report = condition.run(self.model, images, labels, ids, self.seed, batch_size, kept)
         assert report.adversarial is not None
         for flag in report.flags:
