@@ -6,6 +6,7 @@ import functools
 import itertools
 import platform
 import random
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -24,7 +25,7 @@ from robust_bench._distribution import DISTRIBUTION
 from robust_bench.benchmarks import Benchmark
 from robust_bench.conditions import Clean, Condition, Suite
 from robust_bench.fingerprint import data_hash, model_hash
-from robust_bench.judge import Batch, Judge
+from robust_bench.judge import SUITES, Batch, Judge
 from robust_bench.progress import Bar, bar
 from robust_bench.result import Result
 from robust_bench.shards import EVALUATION, Shards
@@ -177,6 +178,7 @@ def evaluate(
         ours.save(shards.folder / EVALUATION)
         if complete:
             shards.merge()
+            shutil.rmtree(shards.folder / SUITES, ignore_errors=True)  # what killed processes have left
     world.wait()
     return ours
 

@@ -16,6 +16,9 @@ from robust_bench.conditions import Clean, Condition, Suite
 from robust_bench.records import Records
 from robust_bench.warning import EvaluationWarning
 
+SUITES = "suites"
+"""The folder of what suites of attacks know of images whose records are not written yet."""
+
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (N, C, H, W), labels (N,) and ids (N,), on the CPU."""
 
@@ -80,7 +83,7 @@ class Judge:
     def _note(self, number: int, ids: Tensor) -> Path:
         assert self.notes is not None
         images = hashlib.sha256(ids.to(torch.int64).numpy().tobytes()).hexdigest()[:16]
-        return self.notes / "suites" / f"{number}-{images}.pt"
+        return self.notes / SUITES / f"{number}-{images}.pt"
 
     def _batch(self, images: Tensor, labels: Tensor, ids: Tensor) -> Iterator[tuple[int, Records]]:
         first = int(ids[0]) == 0

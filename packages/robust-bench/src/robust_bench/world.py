@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed
-from torch.distributed.distributed_c10d import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 _PATIENCE = datetime.timedelta(days=7)  # for the slowest rank; torchrun ends all of them when one dies
 
@@ -88,16 +87,15 @@ def torchrun() -> Iterator[None]:
         yield
         return
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    store = TCPStore(
+    store = distributed.TCPStore(  # type: ignore[attr-defined]  # torch does not list it
         environment["MASTER_ADDR"],
         int(environment["MASTER_PORT"]),
         is_master=rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
         timeout=_PATIENCE,
     )
     name = f"robust-bench/{environment['TORCHELASTIC_RESTART_COUNT']}"
-    distributed.init_process_group(
-        "gloo", store=PrefixStore(name, store), rank=rank, world_size=size, timeout=_PATIENCE
-    )
+    named = distributed.PrefixStore(name, store)  # type: ignore[attr-defined]
+    distributed.init_process_group("gloo", store=named, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield
     finally:
