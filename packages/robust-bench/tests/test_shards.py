@@ -7,6 +7,7 @@ import pytest
 import torch
 from robust_bench.records import Records, Seen, read_records
 from robust_bench.shards import FINGERPRINT, RECORDS, Shards
+from robust_bench.world import World
 
 
 def shards(folder, **changes):
@@ -74,6 +75,43 @@ def test_another_evaluation_is_refused_with_both_values(tmp_path, changes, messa
     with pytest.raises(ValueError, match="holds another evaluation") as refusal:
         shards(tmp_path, **changes).check()
     assert message in str(refusal.value)
+
+
+def test_two_processes_that_begin_at_once_do_not_mix(tmp_path):
+    one, other = shards(tmp_path), shards(tmp_path, fingerprint={"seed": 1})
+    one.check()
+    other.check()
+    write(one, 0)
+    with pytest.raises(ValueError, match="seed was 0, is 1"):
+        write(other, 1)
+    assert one.finished() == {0}
+
+
+def test_shards_of_nobody_are_refused(tmp_path):
+    kept = shards(tmp_path)
+    write(kept, 0)
+    (tmp_path / FINGERPRINT).unlink()
+    with pytest.raises(ValueError, match=r"has shards but no fingerprint\.json"):
+        kept.check()
+    with pytest.raises(ValueError, match=r"has shards but no fingerprint\.json"):
+        write(kept, 1)
+
+
+def test_a_foreign_file_among_the_shards_does_not_count(tmp_path):
+    kept = shards(tmp_path)
+    write(kept, 0)
+    (tmp_path / "shards" / "000001 copy.jsonl.gz").touch()
+    assert kept.missing() == [1, 2]
+
+
+def test_groups_do_not_depend_on_what_is_missing(tmp_path):
+    kept = shards(tmp_path, images=40)
+    assert kept.groups(4, World()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    for shard in (1, 4, 5, 6, 7):
+        write(kept, shard)
+    assert kept.groups(4, World()) == [[0, 2, 3], [8, 9]]
+    assert kept.groups(4, World(rank=0, size=2)) == [[0, 2, 3], [8, 9]]
+    assert kept.groups(4, World(rank=1, size=2)) == []
 
 
 def test_a_folder_is_made_when_something_is_finished(tmp_path):

@@ -48,11 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "report":
                     print_path("report", write_report(given.report.run, given.report.out))
     except Interrupted as stop:
-        if stop.result is None:
-            print_error("interrupted: nothing was written")
-        else:
+        if stop.result is not None and _first():
             _show(stop.result)
-            print_error("interrupted: what is finished is kept, the same command goes on from there")
+        print_error("interrupted: finished shards are kept, and the same command goes on from there")
         return 130
     except KeyboardInterrupt:
         print_error("interrupted: nothing was written")
@@ -103,7 +101,7 @@ def _list() -> None:
 
 def _run(run: Run) -> None:
     result = run()
-    if int(os.environ.get("RANK", 0)) > 0:
+    if not _first():
         return
     _show(result)
     if run.shard is not None:
@@ -111,6 +109,11 @@ def _run(run: Run) -> None:
         return
     print_path("result", run.out / RESULT_FILE)
     sys.stdout.write(f"page: robust-bench report {run.out}\n")
+
+
+def _first() -> bool:
+    """Whether this process speaks for all that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _show(result: Result) -> None:

@@ -1,6 +1,8 @@
 """What is done to the images before the model sees them."""
 
 import dataclasses
+import functools
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from robust_bench._checks import Model
 from robust_bench.corruptions import CORRUPTIONS, PRESETS, VARIANTS, corrupt
+from robust_bench.fingerprint import function_name, without_addresses
 from robust_bench.result import plain
 from robust_bench.tables import eps_text
 
@@ -100,7 +103,7 @@ class Attacked:
     def settings(self) -> dict[str, Any]:
         """Give the attack's class and all its fields; a threat becomes "norm" and "eps", a function its name."""
         attack: Any = self.attack
-        out: dict[str, Any] = {"kind": "attack", "attack": type(attack).__name__}
+        out: dict[str, Any] = {"kind": "attack", "attack": getattr(attack, "__name__", type(attack).__name__)}
         threat = getattr(attack, "threat", None)
         if threat is not None:
             out |= {"norm": threat.name, "eps": float(threat.eps)}
@@ -238,6 +241,21 @@ class Corrupted:
         return corrupted.to(images.dtype).div_(255.0)
 
 
+def identity(condition: Condition) -> dict[str, Any]:
+    """Everything by which a resumed run recognises a condition: its settings, and where a function of its comes from.
+
+    Raises:
+        TypeError: if it holds a lambda, or a function inside another one.
+    """
+    attack: Any = getattr(condition, "attack", None)
+    parts = [attack]
+    if dataclasses.is_dataclass(attack):
+        parts += [getattr(attack, entry.name) for entry in dataclasses.fields(attack)]
+    functions = [part for part in parts if isinstance(part, types.FunctionType)]
+    names = [function_name(function, f"a function of {condition.label}") for function in functions]
+    return condition.settings | ({"functions": names} if names else {})
+
+
 def _check_one_eps(eps: object) -> None:
     if isinstance(eps, Sequence | Tensor):
         raise ValueError(f"an evaluation needs one eps for all images, got {len(eps)}: give one condition per eps")
@@ -256,8 +274,11 @@ def _describe(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = {entry.name: _describe(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
         return {"class": type(value).__name__, **inner}
+    if isinstance(value, functools.partial):
+        arguments = [_describe(value.args), _describe(value.keywords)]
+        return {"partial": _describe(value.func), "arguments": arguments}
     if callable(value):
-        return getattr(value, "__name__", None) or repr(value)
+        return getattr(value, "__name__", None) or without_addresses(value)
     if isinstance(value, Mapping):
         return {str(key): _describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -265,4 +286,4 @@ def _describe(value: object) -> Any:
     try:
         return plain(value, "setting")
     except (TypeError, ValueError):
-        return repr(value)
+        return without_addresses(value)

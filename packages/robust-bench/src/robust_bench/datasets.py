@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from robust_bench.fingerprint import without_addresses
 from robust_bench.preprocess import Preprocess
 
 _DIGITS_TEST = 450
@@ -114,8 +115,8 @@ class Folder(Dataset[tuple[Tensor, int]]):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The sha256 of names, sizes and labels of all files, and of what is done to the images."""
-        found = hashlib.sha256(repr(self.preprocess or self.transform).encode())
+        """The sha256 of the names and sizes of all files, and of what is done to the images."""
+        found = hashlib.sha256(without_addresses(self.preprocess or self.transform).encode())
         for index in range(len(self)):
             name = self._reader.filename(index)
             found.update(f"{name}\t{(self.path / name).stat().st_size}\n".encode())

@@ -8,7 +8,8 @@ import platform
 import random
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from robust_bench import benchmarks
 from robust_bench._checks import Model, check_device, check_pair
 from robust_bench._distribution import DISTRIBUTION
 from robust_bench.benchmarks import Benchmark
-from robust_bench.conditions import Clean, Condition, Suite
+from robust_bench.conditions import Clean, Condition, Suite, identity
 from robust_bench.fingerprint import data_hash, model_hash
 from robust_bench.judge import SUITES, Batch, Judge
 from robust_bench.progress import Bar, bar
@@ -31,6 +32,8 @@ from robust_bench.result import Result
 from robust_bench.shards import EVALUATION, Shards
 from robust_bench.tally import Tally
 from robust_bench.world import World
+
+_PATIENCE = 60  # seconds for the shards of other machines to be seen
 
 Data = str | Benchmark | DataLoader[Any] | Dataset[Any]
 
@@ -69,7 +72,8 @@ def evaluate(
 
     With `out`, every finished shard of the images is written there, image by image, and a second call computes only
     what is missing: a process that is killed loses at most the shards that it was at. Under torch.distributed the
-    ranks divide the shards among themselves, and all get the same result, that of one rank.
+    ranks divide the shards among themselves, and all get the same result, that of one rank. So all must call it, unless
+    one evaluates alone with `world=World()`. Without `out` every process evaluates all images.
 
     Args:
         model: images (N, C, H, W) in [0, 1] to logits (N, K), with its normalisation inside.
@@ -84,7 +88,7 @@ def evaluate(
         progress: show a progress bar on the standard error stream; None shows it on a terminal only.
         settings: further JSON values for the result's settings, e.g. how to build the model.
         out: folder that keeps what is finished; None keeps nothing. It takes a data set with a length.
-        shard_size: images that are written together; None means 512.
+        shard_size: images that are written together; None means 512, or 64 where there is a suite of attacks.
         world: which part of the work this process has; None means all, or that of its rank in torch.distributed.
             Separate jobs get `World(rank=i, size=n)` each, and the result of what is finished so far.
 
@@ -113,17 +117,18 @@ def evaluate(
     conditions = tuple(conditions)
     if not conditions:
         raise ValueError("give at least one condition, e.g. conditions=(Clean(),)")
-    world = world or World.current()
     where = _device(model, device)
     shards = None
     if out is not None:
-        size = 512 if shard_size is None else _check_count("shard_size", shard_size)
+        usual = 64 if any(isinstance(condition, Suite) for condition in conditions) else 512
+        size = usual if shard_size is None else _check_count("shard_size", shard_size)
         shards = _shards(Path(out), model, source, {"benchmark": asked, "data": about, "seed": seed}, conditions, size)
         shards.check()
-    elif shard_size is not None or world.size > 1:
+    elif shard_size is not None or world is not None:
         raise ValueError(
             "only an evaluation with a folder `out` can be divided: give out, or leave shard_size and world"
         )
+    world = world or World.current()
     tally = Tally(conditions)
 
     def result(tally: Tally, total: int | None) -> Result:
@@ -142,12 +147,18 @@ def evaluate(
             },
         )
 
+    images, groups = _images(source), []
+    if shards is not None:
+        wanted = batch_size * _batches_at_once(conditions) // shards.size
+        at_once = max(1, min(wanted, -(-shards.count // world.size)))
+        groups = shards.groups(at_once, world)
+        images = sum(len(shards.ids(shard)) for group in groups for shard in group)
     try:
         with (
             _undisturbed(where),
             _ready(model, where),
             torch.autocast(where.type, enabled=False),
-            bar(label, _steps(source, shards, len(conditions)), progress) as shown,
+            bar(label, None if images is None else images * len(conditions), progress) as shown,
         ):
             judge = Judge(
                 model=model,
@@ -160,22 +171,44 @@ def evaluate(
             if shards is None:
                 _all(judge, source, batch_size, workers, tally, shown)
             else:
-                _missing(judge, source, batch_size, workers, tally, shown, shards, world)
+                _missing(judge, source, batch_size, workers, tally, shown, shards, groups)
+        if shards is not None:
+            return _finished(shards, world, conditions, result)
     except KeyboardInterrupt as error:
-        so_far = tally if shards is None else Tally.of(conditions, shards.summaries())
-        raise Interrupted(result(so_far, _images(source)) if so_far.images else None, *error.args) from error
-    if shards is None:
-        if not tally.images:
-            raise ValueError(f"{label} holds no images")
-        return result(tally, None)
-    world.wait()
-    tally = Tally.of(conditions, shards.summaries())
+        kept = tally if shards is None else Tally.of(conditions, shards.summaries())
+        so_far = kept if kept.images else tally  # of a shard that was not finished, if of none that was
+        raise Interrupted(result(so_far, _images(source)) if any(so_far.counts) else None, *error.args) from error
     if not tally.images:
-        raise ValueError(f"{world} of {shards.count} shards of {label} has no images: give a smaller shard_size")
+        raise ValueError(f"{label} holds no images")
+    return result(tally, None)
+
+
+def _finished(
+    shards: Shards,
+    world: World,
+    conditions: tuple[Condition, ...],
+    result: Callable[[Tally, int | None], Result],
+) -> Result:
+    """The result of all shards that are there when this process and those that it is connected with have done theirs.
+
+    Raises:
+        FileNotFoundError: if ranks do not see the shards of the others.
+    """
+    world.wait()
+    for _ in range(_PATIENCE if world.together else 0):
+        if not shards.missing():
+            break
+        time.sleep(1)  # a network file system may tell late
     complete = not shards.missing()
-    ours = result(tally, None if complete else shards.images)
+    if world.together and not complete:
+        raise FileNotFoundError(
+            f"rank {world.rank} finds {len(shards.finished())} of {shards.count} shards in {shards.folder}: "
+            "it must lie on a file system that all machines share"
+        )
+    ours = result(Tally.of(conditions, shards.summaries()), None if complete else shards.images)
     if world.rank == 0 or not world.together:
-        ours.save(shards.folder / EVALUATION)
+        if ours.rows:
+            ours.save(shards.folder / EVALUATION)
         if complete:
             shards.merge()
             shutil.rmtree(shards.folder / SUITES, ignore_errors=True)  # what killed processes have left
@@ -246,7 +279,7 @@ def _all(
             first += len(images)
 
     batches = (batch for batch in numbered() if len(batch[0]))
-    while group := list(itertools.islice(batches, _batches_at_once(judge))):
+    while group := list(itertools.islice(batches, _batches_at_once(judge.conditions))):
         judge.records(group, tally.teller(shown))
 
 
@@ -258,12 +291,9 @@ def _missing(
     tally: Tally,
     shown: Bar,
     shards: Shards,
-    world: World,
+    groups: list[list[int]],
 ) -> None:
-    """Judge the images of the shards that are missing, and write these; several at once where batches are larger."""
-    share = world.share(shards.missing())
-    at_once = max(1, batch_size * _batches_at_once(judge) // shards.size)
-    groups = [share[start : start + at_once] for start in range(0, len(share), at_once)]
+    """Judge the images of groups of shards, and write these."""
     ids = [[id_ for shard in group for id_ in shards.ids(shard)] for group in groups]
     parts = [[some[start : start + batch_size] for start in range(0, len(some), batch_size)] for some in ids]
     batches = _parts(source, [part for some in parts for part in some], workers)
@@ -277,9 +307,9 @@ def _missing(
         judge.forget(some)
 
 
-def _batches_at_once(judge: Judge) -> int:
+def _batches_at_once(conditions: tuple[Condition, ...]) -> int:
     """A suite of attacks gets several, so that its batch seldom runs empty."""
-    return 8 if any(isinstance(condition, Suite) for condition in judge.conditions) else 1
+    return 8 if any(isinstance(condition, Suite) for condition in conditions) else 1
 
 
 def _parts(source: Any, parts: list[list[int]], workers: int) -> Iterator[Batch]:
@@ -301,26 +331,20 @@ def _shards(
         TypeError: if the data have no length, or are a loader.
     """
     images = _images(source)
-    if images is None:
+    if images is None or isinstance(source, IterableDataset):
         raise TypeError(
-            f"an evaluation that is kept in a folder needs a data set with a length, got {type(source).__name__}: "
-            "pass the data set itself, or leave out"
+            "an evaluation that is kept in a folder needs a data set with a length and numbered items, got "
+            f"{type(source).__name__}: pass the data set itself, or leave `out` out"
         )
     fingerprint = {
         **settings,
+        "data": {key: value for key, value in settings["data"].items() if key != "path"},
         "data_sha256": data_hash(source),
         "model_sha256": model_hash(model),
-        "conditions": [condition.settings for condition in conditions],
+        "conditions": [identity(condition) for condition in conditions],
         "versions": dict(versions()),
     }
     return Shards(folder=folder, fingerprint=fingerprint, images=images, size=size)
-
-
-def _steps(source: Any, shards: Shards | None, conditions: int) -> int | None:
-    images = _images(source)
-    if shards is not None:
-        images = sum(len(shards.ids(shard)) for shard in shards.missing())
-    return None if images is None else images * conditions
 
 
 def _check_count(name: str, value: int) -> int:

@@ -56,3 +56,21 @@ def write_durably(path: Path, content: str | bytes | Iterable[bytes]) -> Path:
         finally:
             os.close(folder)
     return path
+
+
+def create_durably(path: Path, content: str) -> None:
+    """Write a file as `write_durably` does, unless it is there already: of several processes the first wins.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    mine = write_durably(path.with_name(f".{path.name}.{secrets.token_hex(4)}"), content)
+    try:
+        os.link(mine, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        if not path.exists():
+            mine.replace(path)
+    finally:
+        mine.unlink(missing_ok=True)

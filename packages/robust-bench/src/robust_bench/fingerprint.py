@@ -1,6 +1,7 @@
 """What an evaluation depends on, in a few words that change when it does."""
 
 import hashlib
+import re
 from typing import Any
 
 import torch
@@ -11,25 +12,35 @@ from robust_bench._checks import Model
 
 
 def model_hash(model: Model) -> str:
-    """The sha256 of a module's parameters and buffers with their names, dtypes and shapes; of others only their name.
+    """The sha256 of a module: how it prints, and all parameters and buffers with names, dtypes and shapes.
+
+    Other callables must say who they are in a text `fingerprint`, or be functions of a module.
+
+    Raises:
+        TypeError: if the model cannot be recognised again.
 
     Examples:
-        >>> model_hash(nn.Identity())[:12], model_hash(len)
-        ('e3b0c44298fc', 'not a module: len')
+        >>> model_hash(nn.Identity()) == model_hash(nn.Identity()) != model_hash(nn.Flatten())
+        True
+        >>> model_hash(torch.flatten)
+        'torch.flatten'
     """
+    own = getattr(model, "fingerprint", None)
+    if isinstance(own, str):
+        return own
     if not isinstance(model, nn.Module):
-        return f"not a module: {getattr(model, '__name__', type(model).__name__)}"
-    found = hashlib.sha256()
-    for name, value in model.state_dict(keep_vars=True).items():
-        if isinstance(value, Tensor):
-            _add(found, name, value.detach())
-        else:
-            found.update(f"{name}:{value!r}".encode())
+        return function_name(model, "the model")
+    found = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}\n{without_addresses(model)}".encode())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        _add(found, name, tensor.detach())
     return found.hexdigest()
 
 
 def data_hash(data: Dataset[Any]) -> str:
-    """What a data set says of itself in `fingerprint`, else the sha256 of its tensors, or of its type and length."""
+    """What a data set says of itself in a text `fingerprint`, else a sha256 of what it holds.
+
+    Of tensors all numbers count; of others their type, length and 16 of their items.
+    """
     own = getattr(data, "fingerprint", None)
     if isinstance(own, str):
         return own
@@ -37,9 +48,33 @@ def data_hash(data: Dataset[Any]) -> str:
     if type(data) is TensorDataset:
         for number, tensor in enumerate(data.tensors):
             _add(found, str(number), tensor)
-    else:
-        found.update(str(len(data)).encode())  # type: ignore[arg-type]  # only sized data sets come here
+        return found.hexdigest()
+    size = len(data)  # type: ignore[arg-type]  # only sized data sets come here
+    found.update(str(size).encode())
+    for index in sorted({size * part // 16 for part in range(16)} if size else ()):
+        for number, value in enumerate(data[index]):
+            _add(found, f"{index}/{number}", torch.as_tensor(value))
     return found.hexdigest()
+
+
+def function_name(function: Any, what: str) -> str:
+    """Where a function can be found again, as "package.module.name".
+
+    Raises:
+        TypeError: if it is a lambda, a function inside another one, or an object.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if name is None or "<" in name:
+        raise TypeError(
+            f"{what} is {name or type(function).__name__}, which a resumed run could not recognise: make it a function "
+            "of a module or a torch.nn.Module, give it a text `fingerprint`, or leave `out` out"
+        )
+    return f"{module}.{name}"
+
+
+def without_addresses(value: object) -> str:
+    """How a value prints, without the addresses of objects, which are others in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _add(found: Any, name: str, tensor: Tensor) -> None:

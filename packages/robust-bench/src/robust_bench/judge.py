@@ -4,7 +4,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ class Judge:
     device: torch.device
     classes: int | None
     notes: Path | None = None
+    _begun: list[bool] = field(default_factory=list)
 
     def records(self, batches: Iterable[Batch], tell: Tell) -> tuple[Tensor, list[Records]]:
         """Judge batches: the labels of all, and for every condition their records.
@@ -58,6 +59,8 @@ class Judge:
         kept: list[Batch] = []
         for images, labels, ids in batches:
             check_batch(images, labels)
+            if not self._begun and len(suites) == len(self.conditions):
+                self._look(images.to(self.device, torch.float32), labels.to(self.device, torch.int64))
             if len(suites) < len(self.conditions):
                 for number, records in self._batch(images, labels, ids):
                     parts[number].append(records)
@@ -86,11 +89,10 @@ class Judge:
         return self.notes / SUITES / f"{number}-{images}.pt"
 
     def _batch(self, images: Tensor, labels: Tensor, ids: Tensor) -> Iterator[tuple[int, Records]]:
-        first = int(ids[0]) == 0
         images, labels = images.to(self.device, torch.float32), labels.to(self.device, torch.int64)
         clean: Records | None = None
         if any(condition.only_right or isinstance(condition, Clean) for condition in self.conditions):
-            clean = self._look(images, labels, first)
+            clean = self._look(images, labels)
         for number, condition in enumerate(self.conditions):
             if isinstance(condition, Suite):
                 continue
@@ -100,7 +102,7 @@ class Judge:
             start = time.perf_counter()
             if clean is None or not condition.only_right:
                 changed = condition.change(self.model, images, labels, ImageRandom(self.seed, ids))
-                found = self._look(changed, labels, first and clean is None)
+                found = self._look(changed, labels)
                 yield number, self._timed(found, start)
                 continue
             predictions, confidences, right = clean.predictions.clone(), clean.confidences.clone(), clean.right.clone()
@@ -109,7 +111,7 @@ class Judge:
                 here = rows.to(self.device)
                 some, some_labels = images[here], labels[here]
                 changed = condition.change(self.model, some, some_labels, ImageRandom(self.seed, ids[rows]))
-                found = self._look(changed, some_labels, False)
+                found = self._look(changed, some_labels)
                 predictions[rows], confidences[rows], right[rows] = found.predictions, found.confidences, found.right
             found = Records(predictions=predictions, confidences=confidences, right=right, seconds=0.0)
             yield number, self._timed(found, start)
@@ -125,7 +127,7 @@ class Judge:
         for flag in report.flags:
             warnings.warn(f"{condition.label}: {flag.message}", EvaluationWarning, stacklevel=2)
         parts = [
-            self._look(some.to(self.device), some_labels.to(self.device), False)
+            self._look(some.to(self.device), some_labels.to(self.device))
             for some, some_labels in zip(
                 torch.split(report.adversarial, batch_size), torch.split(labels, batch_size), strict=True
             )
@@ -140,8 +142,10 @@ class Judge:
         )
         return self._timed(found, start)
 
-    def _look(self, images: Tensor, labels: Tensor, first: bool) -> Records:
+    def _look(self, images: Tensor, labels: Tensor) -> Records:
+        """What the model says of images; its first answer is looked at more closely."""
         start = time.perf_counter()
+        first = not self._begun
         try:
             with torch.no_grad():
                 logits = self.model(images)
@@ -153,6 +157,7 @@ class Judge:
         if first:
             warn_of_softmax(logits)
             warn_of_classes(logits, self.classes)
+            self._begun.append(True)
         predictions = logits.argmax(dim=1)
         confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
         found = Records(

@@ -113,7 +113,7 @@ def read_records(path: str | Path) -> Iterator[Seen]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(
-            f"no records {file}: `robust-bench run --out FOLDER` writes FOLDER/NAME/records.jsonl.gz"
+            f"no records {file}: `robust-bench run --out OUT` writes OUT/evaluations/NAME/records.jsonl.gz"
         )
     try:
         with gzip.open(file, "rt", encoding="utf-8") as text:

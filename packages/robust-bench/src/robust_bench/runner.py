@@ -43,7 +43,7 @@ class Run:
         workers: processes that read image files; by default up to 4.
         size: side of the square that the model takes, in pixels, for image folders; by default the model's own.
         progress: show a progress bar; by default on a terminal.
-        shard_size: images whose records are written together.
+        shard_size: images whose records are written together; by default 512, or 64 for suites of attacks.
         shard: "i/n": do only the i-th of n parts, counted from 0, as one of n separate jobs; `robust-bench merge OUT`
             puts them together.
         attack: settings of the -pgd benchmarks.
@@ -65,7 +65,7 @@ class Run:
     workers: int | None = None
     size: int | None = None
     progress: bool | None = None
-    shard_size: int = 512
+    shard_size: int | None = None
     shard: str | None = None
     attack: Sweep = field(default_factory=Sweep)
     autoattack: AutoAttack = field(default_factory=AutoAttack)
@@ -93,6 +93,10 @@ class Run:
 
     def _evaluate(self, names: list[str]) -> Result:
         world = World.current() if self.shard is None else World.parse(self.shard)
+        if self.shard is not None and World.current().together:
+            raise ValueError(
+                "torchrun divides the work by itself: leave --shard out, or start the jobs without torchrun"
+            )
         asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         device = check_device(local_device(asked))
         first = benchmarks.load(names[0], self.data, attack=self.attack, autoattack=self.autoattack)
@@ -125,7 +129,7 @@ class Run:
                     batch_size=self.batch_size,
                     seed=self.seed,
                     workers=self._workers() if self.data else 0,
-                    progress=self.progress if world.rank == 0 else False,
+                    progress=False if world.together and world.rank else self.progress,
                     settings=settings,
                     out=self.out / EVALUATIONS / name,
                     shard_size=self.shard_size,

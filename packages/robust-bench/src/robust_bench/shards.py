@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_bench.files import write_durably
+from robust_bench.files import create_durably, write_durably
 from robust_bench.records import Records, lines
 from robust_bench.result import plain
+from robust_bench.world import World
 
 FINGERPRINT = "fingerprint.json"
 RECORDS = "records.jsonl.gz"
@@ -73,7 +74,13 @@ class Shards:
             ValueError: if it belongs to another one; what differs is named with both values.
         """
         file = self.folder / FINGERPRINT
-        if file.exists() and (theirs := _read(file)) != (mine := self._document()):
+        if not file.exists():
+            if self.finished():
+                raise ValueError(
+                    f"{self.folder} has shards but no {FINGERPRINT}, so nobody knows whose they are: remove the folder"
+                )
+            return
+        if (theirs := _read(file)) != (mine := self._document()):
             raise ValueError(
                 f"{self.folder} holds another evaluation: {'; '.join(_differences(theirs, mine))}. "
                 "Choose another folder to begin anew, or give the settings of the first run to go on"
@@ -90,17 +97,33 @@ class Shards:
 
     def finished(self) -> set[int]:
         """The numbers of the shards that are there."""
-        return {int(file.name.partition(".")[0]) for file in self._folder.glob("[0-9]*.jsonl.gz")}
+        names = (file.name.partition(".")[0] for file in self._folder.glob("[0-9]*.jsonl.gz"))
+        return {int(name) for name in names if name.isdecimal()}
 
     def missing(self) -> list[int]:
         """The numbers of the others."""
         finished = self.finished()
         return [shard for shard in range(self.count) if shard not in finished]
 
+    def groups(self, at_once: int, world: World) -> list[list[int]]:
+        """A process's share of the missing shards, in groups of up to `at_once` neighbours.
+
+        The groups do not depend on what is missing, so that a process that goes on finds what another knew of one.
+        """
+        groups: dict[int, list[int]] = {}
+        for shard in self.missing():
+            groups.setdefault(shard // at_once, []).append(shard)
+        return [groups[number] for number in world.share(list(groups)) if number in groups]
+
     def write(self, shard: int, labels: Sequence[int], conditions: Sequence[Records]) -> None:
-        """Keep what was found out about the images of a shard; the first makes the folder."""
-        if not (self.folder / FINGERPRINT).exists():
-            write_durably(self.folder / FINGERPRINT, json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n")
+        """Keep what was found out about the images of a shard; the first makes the folder.
+
+        Raises:
+            ValueError: if the folder belongs to another evaluation, which another process may have begun meanwhile.
+        """
+        if not (self.folder / FINGERPRINT).exists() and not self.finished():
+            create_durably(self.folder / FINGERPRINT, json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n")
+        self.check()
         summary = {
             "shard": shard,
             "images": len(labels),
@@ -130,6 +153,9 @@ class Shards:
                 f"{self.folder} has {self.count - len(missing)} of {self.count} shards, shard {missing[0]} is missing: "
                 "run the evaluation again with the same settings, it computes only what is missing"
             )
+        images = sum(summary.images for summary in self.summaries())
+        if images != self.images:
+            raise ValueError(f"the shards of {self.folder} have {images} images in all, not {self.images}: remove it")
         return write_durably(self.folder / RECORDS, (self._file(shard).read_bytes() for shard in range(self.count)))
 
     def _document(self) -> Any:
@@ -165,7 +191,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): choose another folder, or remove this one") from error
+        raise ValueError(f"{file} is damaged ({error}): choose another folder, or remove this folder") from error
     return found
 
 

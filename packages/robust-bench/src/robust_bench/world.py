@@ -4,12 +4,14 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import distributed
 
 _PATIENCE = datetime.timedelta(days=7)  # for the slowest rank; torchrun ends all of them when one dies
+_MEETING = datetime.timedelta(minutes=5)  # for all to come; who waits in vain fails, and torchrun starts all anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,7 @@ class World:
         rank: its number, 0 .. `size` - 1.
         size: how many there are.
         together: they are connected by torch.distributed and end together; else each is a job of its own.
+        group: their own Gloo group, which waits for the slowest of them.
 
     Raises:
         ValueError: if the rank is not below the size.
@@ -28,6 +31,7 @@ class World:
     rank: int = 0
     size: int = 1
     together: bool = False
+    group: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -35,9 +39,13 @@ class World:
 
     @classmethod
     def current(cls) -> "World":
-        """The ranks of torch.distributed where it is initialised, else this process alone."""
+        """The ranks of torch.distributed where it is initialised, else this process alone.
+
+        All ranks must call it, since they make a group of their own.
+        """
         if distributed.is_available() and distributed.is_initialized():
-            return cls(rank=distributed.get_rank(), size=distributed.get_world_size(), together=True)
+            group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            return cls(rank=distributed.get_rank(), size=distributed.get_world_size(), together=True, group=group)
         return cls()
 
     @classmethod
@@ -57,21 +65,21 @@ class World:
         return cls(rank=int(rank), size=int(size))
 
     def share(self, missing: list[int]) -> list[int]:
-        """This process's share of the shards that are missing.
+        """This process's share of what is missing, as numbers.
 
         Ranks that are connected divide what rank 0 finds missing, so that all of them have work after a restart. Jobs
-        of their own cannot ask each other, and take every n-th of all shards.
+        of their own cannot ask each other, and take every n-th of all numbers.
         """
         if self.together:
             found = [missing]
-            distributed.broadcast_object_list(found, src=0)
+            distributed.broadcast_object_list(found, src=0, group=self.group)
             return found[0][self.rank :: self.size]
-        return [shard for shard in missing if shard % self.size == self.rank]
+        return [number for number in missing if number % self.size == self.rank]
 
     def wait(self) -> None:
         """Wait until all ranks have come this far."""
         if self.together:
-            distributed.barrier()
+            distributed.barrier(group=self.group)
 
 
 @contextmanager
@@ -91,11 +99,11 @@ def torchrun() -> Iterator[None]:
         environment["MASTER_ADDR"],
         int(environment["MASTER_PORT"]),
         is_master=rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        timeout=_PATIENCE,
+        timeout=_MEETING,
     )
     name = f"robust-bench/{environment['TORCHELASTIC_RESTART_COUNT']}"
     named = distributed.PrefixStore(name, store)  # type: ignore[attr-defined]
-    distributed.init_process_group("gloo", store=named, rank=rank, world_size=size, timeout=_PATIENCE)
+    distributed.init_process_group("gloo", store=named, rank=rank, world_size=size, timeout=_MEETING)
     try:
         yield
     finally:
