@@ -11,7 +11,8 @@ from robust_bench.world import World
 
 
 def shards(folder, **changes):
-    settings = {"fingerprint": {"seed": 0, "data": {"name": "grey"}}, "images": 10, "size": 4} | changes
+    settings = {"fingerprint": {"seed": 0, "data": {"name": "grey"}, "eps": [0.1, 0.2]}, "images": 10, "size": 4}
+    settings |= changes
     return Shards(folder=folder, **settings)
 
 
@@ -63,6 +64,8 @@ def test_an_unfinished_evaluation_is_not_merged(tmp_path):
         ({"fingerprint": {"seed": 1, "data": {"name": "grey"}}}, "seed was 0, is 1"),
         ({"fingerprint": {"seed": 0, "data": {"name": "grün"}}}, 'data.name was "grey", is "grün"'),
         ({"fingerprint": {"seed": 0}}, 'data was {"name": "grey"}, is null'),
+        ({"fingerprint": {"eps": [0.1, 0.3]}}, "eps.1 was 0.2, is 0.3"),
+        ({"fingerprint": {"eps": [0.1]}}, "eps was [0.1, 0.2], is [0.1]"),
         ({"images": 11}, "images was 10, is 11"),
         ({"size": 5}, "shard_size was 4, is 5"),
     ],

@@ -196,7 +196,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
-    """Say where two JSON values differ, down to the innermost mapping."""
+    """Say where two JSON values differ, down to the innermost."""
+    if isinstance(theirs, list) and isinstance(mine, list) and len(theirs) == len(mine):
+        theirs, mine = dict(enumerate(theirs)), dict(enumerate(mine))
     if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
         return [
             difference
