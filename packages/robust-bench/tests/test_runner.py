@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from robust_bench import Result
 from robust_bench.benchmarks import Sweep
-from robust_bench.runner import Run, join
+from robust_bench.runner import Run, join, merge
+from robust_models import create_model
 
 SMALL = Sweep(eps=(0.1,), steps=2, restarts=1)
 
@@ -45,6 +47,17 @@ def test_the_attacks_share_the_clean_row_of_their_data(tmp_path):
 
 def test_what_was_asked_for_is_stored_even_if_it_adds_nothing(tmp_path):
     assert run(tmp_path, benchmarks="digits-pgd,digits")().benchmark == "digits-pgd,digits"
+
+
+def test_what_is_kept_does_not_depend_on_what_else_was_asked_for(tmp_path, monkeypatch):
+    torch.save(create_model("small_cnn_8").state_dict(), tmp_path / "model.pt")
+    settings = {"weights": tmp_path / "model.pt", "pretrained": None}
+    first = run(tmp_path / "out", benchmarks="digits-pgd", **settings)()
+    assert [row.settings["kind"] for row in first.rows] == ["clean", "attack"]
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", None)  # nothing is computed again
+    again = run(tmp_path / "out", benchmarks="digits,digits-pgd", **settings)()
+    assert again.rows == first.rows
+    assert again.benchmark == merge(tmp_path / "out").benchmark == "digits,digits-pgd"
 
 
 def test_a_benchmark_that_adds_nothing_has_no_rows(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from robust_bench import benchmarks
 from robust_bench._checks import check_device
 from robust_bench.benchmarks import AutoAttack, Benchmark, Sweep
+from robust_bench.conditions import Clean
 from robust_bench.evaluate import Interrupted, evaluate
 from robust_bench.files import check_folder
 from robust_bench.model_source import ModelSource
@@ -111,19 +112,19 @@ class Run:
         preprocess = declared(model) or Preprocess()
         if self.size is not None:
             preprocess = dataclasses.replace(preprocess, size=self.size)
-        settings = {"model": source.describe(model, self.out)}
-        results: list[Result] = []
+        settings = {"model": source.describe(model, self.out), "benchmarks": names}
+        parts: dict[str, Benchmark] = {}
         for name in names:
             benchmark = benchmarks.load(
                 name, self.data, preprocess=preprocess, attack=self.attack, autoattack=self.autoattack
             )
-            left = _unseen(benchmark, results)
-            if not left.conditions:
-                continue
+            parts |= {part.name: part for part in _parts(benchmark) if part.name not in parts}
+        results: list[Result] = []
+        for name, part in parts.items():
             try:
                 found = evaluate(
                     model,
-                    left,
+                    part,
                     name=self.name or _name(self.model, self.weights),
                     device=device,
                     batch_size=self.batch_size,
@@ -155,18 +156,21 @@ def merge(out: Path) -> Result:
         FileNotFoundError: if there is no evaluation.
         ValueError: if shards are missing, or a file is damaged.
     """
-    folders = sorted(file.parent for file in (out / EVALUATIONS).glob(f"*/{FINGERPRINT}"))
+    folders = {file.parent.name: file.parent for file in sorted((out / EVALUATIONS).glob(f"*/{FINGERPRINT}"))}
     if not folders:
         raise FileNotFoundError(
             f"no evaluations in {out}: `robust-bench run --shard i/n --out {out}` leaves them there"
         )
+    found = {name: Result.load(folder / EVALUATION) for name, folder in folders.items()}
+    names = max(found.values(), key=lambda result: result.created).settings["benchmarks"]  # of the last jobs
+    wanted = dict.fromkeys(part for name in names for part in (benchmarks.dataset(name), name))
     results = []
-    for folder in folders:
-        shards = Shards.found(folder)
-        shards.merge()
-        results.append(_counted(Result.load(folder / EVALUATION), shards))
-    results.sort(key=lambda result: result.created)
-    result = join(results, ",".join(result.benchmark for result in results))
+    for name in wanted:
+        if name in found:
+            shards = Shards.found(folders[name])
+            shards.merge()
+            results.append(_counted(found[name], shards))
+    result = join(results, ",".join(names))
     result.save(out / RESULT_FILE)
     return result
 
@@ -209,12 +213,15 @@ def join(results: list[Result], benchmark: str) -> Result:
     )
 
 
-def _unseen(benchmark: Benchmark, results: list[Result]) -> Benchmark:
-    """Leave out the conditions that are measured already."""
-    seen = [row.settings for result in results for row in result.rows]
-    return dataclasses.replace(
-        benchmark, conditions=tuple(each for each in benchmark.conditions if each.settings not in seen)
-    )
+def _parts(benchmark: Benchmark) -> list[Benchmark]:
+    """The clean images under the name of their data set, which benchmarks share, and the rest under its own name."""
+    clean = tuple(each for each in benchmark.conditions if isinstance(each, Clean))
+    rest = tuple(each for each in benchmark.conditions if not isinstance(each, Clean))
+    parts = [
+        dataclasses.replace(benchmark, name=benchmarks.dataset(benchmark.name), conditions=clean),
+        dataclasses.replace(benchmark, conditions=rest),
+    ]
+    return [part for part in parts if part.conditions]
 
 
 def _names(benchmarks_asked: list[str] | str) -> list[str]:
