@@ -22,8 +22,8 @@ def model_hash(model: Model) -> str:
     Examples:
         >>> model_hash(nn.Identity()) == model_hash(nn.Identity()) != model_hash(nn.Flatten())
         True
-        >>> model_hash(torch.flatten)
-        'torch.flatten'
+        >>> model_hash(nn.functional.softmax)
+        'torch.nn.functional.softmax'
     """
     own = getattr(model, "fingerprint", None)
     if isinstance(own, str):
