@@ -82,7 +82,8 @@ def test_the_published_losses_give_the_published_effectiveness(losses, oracle, p
 
 @given(st.floats(0, 1e6), st.floats(1e-3, 1e6))
 def test_the_difference_is_the_distance_of_the_ratio_from_one(loss, oracle):
-    difference, ratio = attack_effectiveness(loss, oracle)
+    effect = attack_effectiveness(loss, oracle)
+    difference, ratio = effect.relative_difference, effect.ratio
     assert difference == pytest.approx(abs(1.0 - ratio), rel=1e-9, abs=1e-12)
 
 

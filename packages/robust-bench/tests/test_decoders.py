@@ -5,7 +5,7 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from robust_bench.metrics.decoders import decoder_score
+from robust_bench.metrics.decoders import DecoderScore, decoder_score
 
 
 @given(st.dictionaries(st.tuples(st.text(max_size=3), st.integers(0, 9)), st.floats(0, 1), min_size=1, max_size=33))
@@ -18,7 +18,7 @@ def test_agrees_with_the_standard_library(accuracies):
 
 def test_the_deviation_is_that_of_the_population():
     assert decoder_score({"pil": 0.5, "opencv": 0.7}).deviation == pytest.approx(0.1)
-    assert decoder_score({"pil": 0.7}) == (0.7, 0.0, ("pil",))
+    assert decoder_score({"pil": 0.7}) == DecoderScore(0.7, 0.0, ("pil",))
 
 
 @pytest.mark.parametrize("accuracy", [76.1, -0.1, float("nan")])

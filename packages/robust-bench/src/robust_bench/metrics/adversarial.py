@@ -1,7 +1,7 @@
 """Scores of attacked models, from per-image records of being right."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +114,8 @@ def robust_counts(clean_correct: Values, attacked_correct: Mapping[str, Values])
     return dict(zip(attacked_correct, left.sum(axis=1).tolist(), strict=True))
 
 
-class AttackEffectiveness(NamedTuple):
+@dataclass(frozen=True)
+class AttackEffectiveness:
     """How close an attack of few steps comes to one of many.
 
     Args:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-class DecoderScore(NamedTuple):
+@dataclass(frozen=True)
+class DecoderScore:
     """Accuracy over combinations of decoder and resizer.
 
     Args:
