@@ -76,7 +76,7 @@ def test_fab_goes_on_from_a_point_that_the_model_itself_refuses():
         claimed, shown = [], []
         faster = boundary(0.6, claimed)
         report = WorstCase([attack]).run(
-            boundary(place, shown), images, labels, accelerate=functools.partial(lambda faster, _: faster, faster)
+            boundary(place, shown), images, labels, accelerate=lambda model, faster=faster: faster
         )
         assert bool(report.robust) is robust
         assert report.parts[0].flips > 0 if robust else float(report.adversarial) == pytest.approx(0.68, abs=1e-6)

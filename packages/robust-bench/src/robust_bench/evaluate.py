@@ -1,24 +1,19 @@
 """The engine: a model's accuracy over a data set, clean and under conditions."""
 
-import contextlib
 import datetime
 import functools
 import itertools
 import platform
-import random
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from robust_bench import benchmarks
 from robust_bench._checks import Model, check_device, check_pair
@@ -27,7 +22,9 @@ from robust_bench.benchmarks import Benchmark
 from robust_bench.conditions import Clean, Condition, Suite, identity
 from robust_bench.fingerprint import data_hash, model_hash
 from robust_bench.judge import SUITES, Batch, Judge
+from robust_bench.lending import device_of, ready, undisturbed
 from robust_bench.progress import Bar, bar
+from robust_bench.reading import all_batches, check_order, count_images, numbered_batches
 from robust_bench.result import Result
 from robust_bench.shards import EVALUATION, Shards
 from robust_bench.tally import Tally
@@ -117,7 +114,7 @@ def evaluate(
     conditions = tuple(conditions)
     if not conditions:
         raise ValueError("give at least one condition, e.g. conditions=(Clean(),)")
-    where = _device(model, device)
+    where = device_of(model) if device is None else check_device(device)
     shards = None
     if out is not None:
         usual = 64 if any(isinstance(condition, Suite) for condition in conditions) else 512
@@ -147,7 +144,7 @@ def evaluate(
             },
         )
 
-    images, groups = _images(source), []
+    images, groups = count_images(source), []
     if shards is not None:
         wanted = batch_size * _batches_at_once(conditions) // shards.size
         at_once = max(1, min(wanted, -(-shards.count // world.size)))
@@ -155,8 +152,8 @@ def evaluate(
         images = sum(len(shards.ids(shard)) for group in groups for shard in group)
     try:
         with (
-            _undisturbed(where),
-            _ready(model, where),
+            undisturbed(where),
+            ready(model, where),
             torch.autocast(where.type, enabled=False),
             bar(label, None if images is None else images * len(conditions), progress) as shown,
         ):
@@ -177,7 +174,7 @@ def evaluate(
     except KeyboardInterrupt as error:
         kept = tally if shards is None else Tally.of(conditions, shards.summaries())
         so_far = kept if kept.images else tally  # of a shard that was not finished, if of none that was
-        raise Interrupted(result(so_far, _images(source)) if any(so_far.counts) else None, *error.args) from error
+        raise Interrupted(result(so_far, count_images(source)) if any(so_far.counts) else None, *error.args) from error
     if not tally.images:
         raise ValueError(f"{label} holds no images")
     return result(tally, None)
@@ -235,7 +232,7 @@ def _open(data: object) -> tuple[str, str, DataLoader[Any] | Dataset[Any], dict[
         case Benchmark():
             return data.name, data.dataset or data.name, data.data, dict(data.settings)
         case DataLoader():
-            _check_order(data)
+            check_order(data)
             name = type(data.dataset).__name__
             return name, name, data, {"dataset": name}
         case Dataset():
@@ -247,25 +244,6 @@ def _open(data: object) -> tuple[str, str, DataLoader[Any] | Dataset[Any], dict[
     )
 
 
-def _check_order(loader: DataLoader[Any]) -> None:
-    if loader.drop_last or getattr(loader.batch_sampler, "drop_last", False):
-        raise ValueError("the loader has drop_last=True, which would leave images out: use drop_last=False")
-    if isinstance(loader.dataset, IterableDataset):
-        if loader.num_workers > 1:
-            raise ValueError(
-                f"the loader reads an IterableDataset in {loader.num_workers} processes, each of which goes through "
-                "all of it, or through a part out of order: use num_workers=0 or 1"
-            )
-        return
-    sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
-    inner = sampler.sampler if type(sampler) is BatchSampler else sampler
-    if type(inner) is not SequentialSampler:
-        raise ValueError(
-            f"the loader takes its data by {type(inner).__name__}, but an image's id must be its position in the data: "
-            "use shuffle=False, or pass the data set itself"
-        )
-
-
 def _all(
     judge: Judge, source: DataLoader[Any] | Dataset[Any], batch_size: int, workers: int, tally: Tally, shown: Bar
 ) -> None:
@@ -273,7 +251,7 @@ def _all(
 
     def numbered() -> Iterator[Batch]:
         first = 0
-        for batch in _batches(source, batch_size, workers):
+        for batch in all_batches(source, batch_size, workers):
             images, labels = check_pair(batch)
             yield images, labels, torch.arange(first, first + len(images))
             first += len(images)
@@ -296,9 +274,10 @@ def _missing(
     """Judge the images of groups of shards, and write these."""
     ids = [[id_ for shard in group for id_ in shards.ids(shard)] for group in groups]
     parts = [[some[start : start + batch_size] for start in range(0, len(some), batch_size)] for some in ids]
-    batches = _parts(source, [part for some in parts for part in some], workers)
+    read = numbered_batches(source, [part for some in parts for part in some], workers)
     for group, some, part in zip(groups, ids, parts, strict=True):
-        labels, records = judge.records(itertools.islice(batches, len(part)), tally.teller(shown))
+        batches = ((*check_pair(next(read)), torch.tensor(numbers)) for numbers in part)
+        labels, records = judge.records(batches, tally.teller(shown))
         start = 0
         for shard in group:
             rows = slice(start, start + len(shards.ids(shard)))
@@ -312,16 +291,6 @@ def _batches_at_once(conditions: tuple[Condition, ...]) -> int:
     return 8 if any(isinstance(condition, Suite) for condition in conditions) else 1
 
 
-def _parts(source: Any, parts: list[list[int]], workers: int) -> Iterator[Batch]:
-    """Batches of the given ids, read ahead of their use by the workers."""
-    batches: Iterable[Any] = DataLoader(source, batch_sampler=parts, num_workers=workers)
-    if type(source) is TensorDataset:  # in memory: without collecting image by image
-        batches = (tuple(tensor[ids] for tensor in source.tensors) for ids in parts)
-    for ids, batch in zip(parts, batches, strict=True):
-        images, labels = check_pair(batch)
-        yield images, labels, torch.tensor(ids)
-
-
 def _shards(
     folder: Path, model: Model, source: Any, settings: dict[str, Any], conditions: tuple[Condition, ...], size: int
 ) -> Shards:
@@ -330,7 +299,7 @@ def _shards(
     Raises:
         TypeError: if the data have no length, or are a loader.
     """
-    images = _images(source)
+    images = count_images(source)
     if images is None or isinstance(source, IterableDataset):
         raise TypeError(
             "an evaluation that is kept in a folder needs a data set with a length and numbered items, got "
@@ -353,80 +322,5 @@ def _check_count(name: str, value: int) -> int:
     return value
 
 
-def _images(source: DataLoader[Any] | Dataset[Any]) -> int | None:
-    """How many images there are, None where that is unknown: the length of a loader is that of its batches."""
-    if isinstance(source, DataLoader):
-        return None
-    try:
-        return len(cast("Any", source))
-    except TypeError:
-        return None
-
-
-def _batches(source: DataLoader[Any] | Dataset[Any], batch_size: int, workers: int) -> Iterator[Any]:
-    if type(source) is TensorDataset:  # in memory: slices, without collecting image by image
-        for start in range(0, len(source), batch_size):
-            yield tuple(tensor[start : start + batch_size] for tensor in source.tensors)
-        return
-    if isinstance(source, DataLoader):
-        yield from source
-        return
-    if isinstance(source, IterableDataset):
-        workers = min(workers, 1)  # every process would go through all of it
-    yield from DataLoader(source, batch_size, num_workers=workers)
-
-
-def _device(model: Model, device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return check_device(device)
-    if isinstance(model, nn.Module):
-        for tensor in (*model.parameters(), *model.buffers()):
-            return tensor.device
-    return torch.device("cpu")
-
-
 def _describe(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-@contextlib.contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Give torch, Python and NumPy (where it is loaded) back the global random states that they had before."""
-    numpy: Any = sys.modules.get("numpy")
-    states = random.getstate(), None if numpy is None else numpy.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(states[0])
-        if numpy is not None:
-            numpy.random.set_state(states[1])
-
-
-@contextlib.contextmanager
-def _ready(model: Model, device: torch.device) -> Iterator[None]:
-    """Lend the model: in eval mode and on the device inside the block, as it was after it, with its buffers."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None and not is_lazy(buffer)
-    ]
-    home = _device(model, None)
-    try:
-        model.eval()
-        if home != device:
-            model.to(device)
-        yield
-    finally:
-        if home != device:
-            model.to(home)
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer.copy_(before)

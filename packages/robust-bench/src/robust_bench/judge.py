@@ -4,7 +4,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -90,12 +90,11 @@ class Judge:
 
     def _batch(self, images: Tensor, labels: Tensor, ids: Tensor) -> Iterator[tuple[int, Records]]:
         images, labels = images.to(self.device, torch.float32), labels.to(self.device, torch.int64)
+        conditions = [each for each in enumerate(self.conditions) if not isinstance(each[1], Suite)]
         clean: Records | None = None
-        if any(condition.only_right or isinstance(condition, Clean) for condition in self.conditions):
+        if any(condition.only_right or isinstance(condition, Clean) for _, condition in conditions):
             clean = self._look(images, labels)
-        for number, condition in enumerate(self.conditions):
-            if isinstance(condition, Suite):
-                continue
+        for number, condition in conditions:
             if clean is not None and isinstance(condition, Clean):
                 yield number, clean
                 continue
@@ -103,7 +102,7 @@ class Judge:
             if clean is None or not condition.only_right:
                 changed = condition.change(self.model, images, labels, ImageRandom(self.seed, ids))
                 found = self._look(changed, labels)
-                yield number, self._timed(found, start)
+                yield number, replace(found, seconds=time.perf_counter() - start)
                 continue
             predictions, confidences, right = clean.predictions.clone(), clean.confidences.clone(), clean.right.clone()
             rows = torch.nonzero(clean.right)[:, 0]
@@ -113,8 +112,8 @@ class Judge:
                 changed = condition.change(self.model, some, some_labels, ImageRandom(self.seed, ids[rows]))
                 found = self._look(changed, some_labels)
                 predictions[rows], confidences[rows], right[rows] = found.predictions, found.confidences, found.right
-            found = Records(predictions=predictions, confidences=confidences, right=right, seconds=0.0)
-            yield number, self._timed(found, start)
+            seconds = time.perf_counter() - start
+            yield number, Records(predictions=predictions, confidences=confidences, right=right, seconds=seconds)
 
     def _suite(self, number: int, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int) -> Records:
         condition = self.conditions[number]
@@ -132,15 +131,12 @@ class Judge:
                 torch.split(report.adversarial, batch_size), torch.split(labels, batch_size), strict=True
             )
         ]
-        found = Records.joined(parts)
-        found = Records(
-            predictions=found.predictions,
-            confidences=found.confidences,
+        return replace(
+            Records.joined(parts),
             right=report.robust.cpu(),
-            seconds=0.0,
+            seconds=time.perf_counter() - start,
             broken_by=report.broken_by,
         )
-        return self._timed(found, start)
 
     def _look(self, images: Tensor, labels: Tensor) -> Records:
         """What the model says of images; its first answer is looked at more closely."""
@@ -160,20 +156,9 @@ class Judge:
             self._begun.append(True)
         predictions = logits.argmax(dim=1)
         confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
-        found = Records(
+        return Records(
             predictions=predictions.cpu(),
             confidences=confidences.cpu(),
             right=(predictions == labels).cpu(),
-            seconds=0.0,
-        )
-        return self._timed(found, start)
-
-    @staticmethod
-    def _timed(records: Records, start: float) -> Records:
-        return Records(
-            predictions=records.predictions,
-            confidences=records.confidences,
-            right=records.right,
             seconds=time.perf_counter() - start,
-            broken_by=records.broken_by,
         )

@@ -93,11 +93,13 @@ class Run:
             return self._evaluate(names)
 
     def _evaluate(self, names: list[str]) -> Result:
-        world = World.current() if self.shard is None else World.parse(self.shard)
-        if self.shard is not None and World.current().together:
+        world = World.current()
+        if self.shard is not None and world.together:
             raise ValueError(
                 "torchrun divides the work by itself: leave --shard out, or start the jobs without torchrun"
             )
+        if self.shard is not None:
+            world = World.parse(self.shard)
         asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         device = check_device(local_device(asked))
         first = benchmarks.load(names[0], self.data, attack=self.attack, autoattack=self.autoattack)
