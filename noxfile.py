@@ -165,7 +165,8 @@ def bench(session: nox.Session) -> None:
     alone = place / "requirements-alone.txt"  # peers whose own requirements would not install beside the others
     if alone.is_file():
         install(session, "--no-deps", "--requirement", str(alone))
-    steady = ONE_THREAD | STEADY_MEMORY
+    shared = {"PYTHONPATH": str(ROOT / "benchmarks")}  # what the scripts of all folders use
+    steady = ONE_THREAD | STEADY_MEMORY | shared
     if name:
         session.run("python", f"benchmarks/{chosen}.py", *arguments, env=steady)
         return

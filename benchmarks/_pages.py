@@ -1,4 +1,4 @@
-"""What the benchmarks of this folder share: their arguments, a table, and where the pages go."""
+"""What the benchmarks share: their arguments, a table, and where the pages go."""
 
 import argparse
 import json

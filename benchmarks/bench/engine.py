@@ -7,19 +7,16 @@ image files are the sample of ImageNet beside the repository.
     nox -s bench -- bench/engine --out benchmarks/results/engine.md
 """
 
-import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from _pages import arguments, made_with, prose, publish, table, versions
 from robust_bench import evaluate
 from robust_bench.datasets import digits, folder
 from robust_models import create_model
@@ -118,38 +115,34 @@ def _measured(
 
 def main() -> None:
     """Measure, print the page, and write it where `--out` says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (default 5)")
-    parser.add_argument("--quick", action="store_true", help="hardly any images: tries the script out")
-    parser.add_argument("--out", type=Path, help="write the page here, and the numbers as .json beside it")
-    given = parser.parse_args()
+    given = arguments(__doc__, rounds=5)
     torch.set_num_threads(1)
     rows = in_memory(given.rounds, 500 if given.quick else 50_000)
     if SAMPLE.is_file():
         rows += on_files(given.rounds, 20 if given.quick else 1000, min(2, os.cpu_count() or 1))
-    made = {name: version(name) for name in ("robust-bench", "torch", "timm")}
     lines = [
         "# What the engine of robust-bench costs",
         "",
-        f"Batches of {BATCH}; one thread; medians of {given.rounds} interleaved rounds, with the range. In memory CPU",
-        "time counts, on files the wall clock. Every image's record is kept, or only the accuracy.",
-        "",
-        ", ".join(f"{name} {number}" for name, number in {"python": platform.python_version(), **made}.items()) + ".",
-        "",
-        "| case | what | images per second | time, relative to the bare loop |",
-        "| --- | --- | ---: | ---: |",
-        *(
-            f"| {row['case']} | {row['what']} | {row['images per second']:,.0f} | "
-            f"{row['ratio']:.3f} [{row['lowest']:.3f}, {row['highest']:.3f}] |"
-            for row in rows
+        *prose(
+            f"Batches of {BATCH}; medians of {given.rounds} interleaved rounds, with the range. In memory CPU time "
+            "counts, on files the wall clock. Every image's record is kept, or only the accuracy."
         ),
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text, encoding="utf-8")
-        given.out.with_suffix(".json").write_text(json.dumps({"versions": made, "rows": rows}, indent=1) + "\n")
+        "",
+        made_with("robust-bench", "timm"),
+        "",
+        *table(
+            ["case", "what", "images per second", "time, relative to the bare loop"],
+            [
+                [
+                    row["case"], row["what"], f"{row['images per second']:,.0f}",
+                    f"{row['ratio']:.3f} [{row['lowest']:.3f}, {row['highest']:.3f}]",
+                ]
+                for row in rows
+            ],
+            left=2,
+        ),
+    ]  # fmt: skip
+    publish(lines, {"versions": versions("robust-bench", "timm"), "rows": rows}, given.out)
 
 
 if __name__ == "__main__":
