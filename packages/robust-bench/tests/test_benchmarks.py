@@ -16,45 +16,49 @@ def root(tmp_path):
     return tmp_path
 
 
+def conditions(*asked, **settings):
+    return [condition for part in benchmarks.load(*asked, **settings).parts for condition in part.conditions]
+
+
 def test_every_name_loads_and_says_what_it_is(root):
     for name in benchmarks.names():
         benchmark = benchmarks.load(name, root if name.startswith("folder") else None)
         assert benchmark.name == name
-        assert benchmark.dataset == benchmarks.dataset(name) == name.partition("-")[0]
-        assert benchmarks.ABOUT[name]
-        assert benchmark.settings["classes"] == benchmark.num_classes
-        image, _ = benchmark.data[0]
-        assert image.shape[0] == benchmark.in_chans
+        assert benchmarks.entry(name).about
+        for part in benchmark.parts:
+            assert part.label == name.partition("-")[0]
+            assert part.settings["classes"] == part.num_classes
+            assert part.data[0][0].shape[0] == part.in_chans
 
 
 def test_the_conditions_are_the_documented_ones(root):
     kinds = {
-        name: [condition.settings["kind"] for condition in benchmarks.load(name).conditions]
+        name: [condition.settings["kind"] for condition in conditions(name)]
         for name in ("digits", "digits-c", "digits-pgd")
     }
     assert kinds["digits"] == ["clean"]
     assert kinds["digits-c"] == ["clean"] + ["corruption"] * 20
     assert kinds["digits-pgd"] == ["clean"] + ["attack"] * 5
-    attack = benchmarks.load("digits-pgd").conditions[3].settings
+    attack = conditions("digits-pgd")[3].settings
     assert (attack["eps"], attack["steps"], attack["restarts"], attack["norm"]) == (0.15, 20, 3, "Linf")
-    assert benchmarks.load("folder-pgd", root).conditions[3].settings["eps"] == 4 / 255
+    assert conditions("folder-pgd", root)[3].settings["eps"] == 4 / 255
 
 
 @pytest.mark.parametrize(("size", "preset"), [(32, "cifar"), (64, "tiny_imagenet"), (224, "imagenet")])
 def test_the_corruptions_constants_follow_the_models_size(root, size, preset):
-    benchmark = benchmarks.load("folder-c", root, preprocess=Preprocess(size=size))
-    assert benchmark.conditions[1].settings["preset"] == preset
-    assert benchmark.settings["preprocessing"]["size"] == size
-    assert benchmark.data[0][0].shape == (3, size, size)
+    _, part = benchmarks.load("folder-c", root, preprocess=Preprocess(size=size)).parts
+    assert part.conditions[0].settings["preset"] == preset
+    assert part.settings["preprocessing"]["size"] == size
+    assert part.data[0][0].shape == (3, size, size)
 
 
 def test_the_digits_use_the_smallest_constants():
-    assert benchmarks.load("digits-c").conditions[1].settings["preset"] == "cifar"
+    assert conditions("digits-c")[1].settings["preset"] == "cifar"
 
 
 def test_a_sweep_is_set_as_asked():
-    benchmark = benchmarks.load("digits-pgd", attack=Sweep(norm="L2", eps=(0.5, 1.0), steps=3, restarts=1))
-    assert [condition.label for condition in benchmark.conditions] == ["clean", "PGD-3, L2 0.5", "PGD-3, L2 1"]
+    sweep = Sweep(norm="L2", eps=(0.5, 1.0), steps=3, restarts=1)
+    assert [condition.label for condition in conditions("digits-pgd", attack=sweep)] == ["clean", "PGD-3, L2 0.5", "PGD-3, L2 1"]
 
 
 @pytest.mark.parametrize("eps", [0.1, (0.1,), (0.1, 0.1)])
@@ -80,7 +84,7 @@ def test_errors_name_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="choose from digits, digits-c"):
         benchmarks.load("digits-x")
     with pytest.raises(ValueError, match="choose from digits, digits-c"):
-        benchmarks.dataset("digits-x")
+        benchmarks.entry("digits-x")
     with pytest.raises(ValueError, match="in vain"):
         benchmarks.load("digits", tmp_path)
     with pytest.raises(ValueError, match="give data"):

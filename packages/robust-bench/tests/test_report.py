@@ -238,10 +238,10 @@ def test_columns_are_in_order_of_eps_and_named_by_it(tmp_path, result):
 
 
 def test_another_metric_is_no_accuracy(tmp_path, result):
-    odd = dataclasses.replace(result.rows[0], metric="loss", value=3.5, low=3.0, high=4.0)
+    odd = dataclasses.replace(result.rows[0], metric="loss", unit="nats", value=3.5, low=3.0, high=4.0)
     dataclasses.replace(result, rows=(odd, *result.rows[1:])).save(tmp_path / "result.json")
     text = read(write_report(tmp_path)).text
-    assert "loss value, 95 % interval below model clean small_cnn_8 3.5 3–4" in text
+    assert "loss, nats value, 95 % interval below model clean small_cnn_8 3.5 3–4" in text
     assert "350.0" not in text
 
 

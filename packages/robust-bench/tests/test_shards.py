@@ -7,7 +7,6 @@ import pytest
 import torch
 from robust_bench.records import Records, Seen, read_records
 from robust_bench.shards import FINGERPRINT, RECORDS, Shards
-from robust_bench.world import World
 
 
 def shards(folder, **changes):
@@ -26,7 +25,7 @@ def records(count, first=0, broken_by=None):
 def write(kept, shard):
     ids = kept.ids(shard)
     stages = tuple("square" if number % 2 else None for number in ids)
-    kept.write(shard, [number % 5 for number in ids], [records(len(ids), ids[0]), records(len(ids), ids[0], stages)])
+    kept.write(shard, ids, [number % 5 for number in ids], [records(len(ids), ids[0]), records(len(ids), ids[0], stages)])
 
 
 def test_shards_divide_the_images_without_rest_and_without_overlap(tmp_path):
@@ -46,7 +45,13 @@ def test_what_is_written_is_read_again(tmp_path):
     found = list(read_records(kept.merge()))
     assert [seen.id for seen in found] == list(range(10))
     assert found[7] == Seen(
-        id=7, label=2, predictions=(1, 1), confidences=(0.07, 0.07), right=(False, False), broken_by=(None, "square")
+        id=7,
+        label=2,
+        predictions=(1, 1),
+        confidences=(0.07, 0.07),
+        right=(False, False),
+        broken_by=(None, "square"),
+        more=({}, {}),
     )
 
 
@@ -105,16 +110,6 @@ def test_a_foreign_file_among_the_shards_does_not_count(tmp_path):
     write(kept, 0)
     (tmp_path / "shards" / "000001 copy.jsonl.gz").touch()
     assert kept.missing() == [1, 2]
-
-
-def test_groups_do_not_depend_on_what_is_missing(tmp_path):
-    kept = shards(tmp_path, images=40)
-    assert kept.groups(4, World()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    for shard in (1, 4, 5, 6, 7):
-        write(kept, shard)
-    assert kept.groups(4, World()) == [[0, 2, 3], [8, 9]]
-    assert kept.groups(4, World(rank=0, size=2)) == [[0, 2, 3], [8, 9]]
-    assert kept.groups(4, World(rank=1, size=2)) == []
 
 
 def test_a_folder_is_made_when_something_is_finished(tmp_path):

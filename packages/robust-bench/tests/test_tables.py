@@ -64,8 +64,8 @@ def test_corruptions_with_other_constants_have_lines_of_their_own(result):
 
 
 def test_another_metric_is_no_accuracy(result):
-    odd = dataclasses.replace(result.rows[0], metric="loss", value=3.5, low=3.0, high=4.0)
+    odd = dataclasses.replace(result.rows[0], metric="loss", unit="nats", value=3.5, low=3.0, high=4.0)
     text = str(dataclasses.replace(result, rows=(odd,)))
     assert "Accuracy" not in text
-    assert "loss (95 % interval)" in text
+    assert "loss, nats (95 % interval)" in text
     assert "3.5 (3–4)" in text

@@ -1,13 +1,10 @@
 """What goes into an evaluation and what the model returns, checked on every batch."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from robust_bench.warning import EvaluationWarning
 
 Model = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, K); often a torch.nn.Module. Normalisation is a layer inside it."""
@@ -57,8 +54,8 @@ def check_pair(batch: Any) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Refuse anything but float images (N, C, H, W) in [0, 1] with integer labels (N,).
+def check_batch(images: Tensor, labels: Tensor, dimensions: int = 4) -> None:
+    """Refuse anything but float images (N, C, H, W), or sequences (N, T, C, H, W), in [0, 1] with integer labels (N,).
 
     Raises:
         TypeError: for another dtype.
@@ -66,8 +63,9 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     """
     if not images.is_floating_point():
         raise TypeError(f"images must be floats in [0, 1], got {images.dtype}: divide 8-bit images by 255")
-    if images.ndim != 4:
-        raise ValueError(f"images must have the shape (N, C, H, W), got {tuple(images.shape)}")
+    if images.ndim != dimensions:
+        expected = "(N, C, H, W)" if dimensions == 4 else "(N, T, C, H, W)"
+        raise ValueError(f"images must have the shape {expected}, got {tuple(images.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integer class indices, got {labels.dtype}: use labels.long()")
     if labels.shape != (len(images),):
@@ -110,25 +108,3 @@ def check_logits(logits: Any, images: Tensor, labels: Tensor) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the model returned logits that are NaN or infinite: check its weights and its precision")
     return logits
-
-
-def warn_of_softmax(logits: Tensor) -> None:
-    """Warn when every row looks like probabilities: gradients through a softmax twice hide weakness from attacks."""
-    if logits.shape[1] > 1 and bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1.0).abs() < 1e-4).all()):
-        warnings.warn(
-            "the model's outputs are probabilities (every row sums to 1): return logits, without the softmax at the "
-            "end, since attacks need the loss of the logits and are too weak otherwise",
-            EvaluationWarning,
-            stacklevel=2,
-        )
-
-
-def warn_of_classes(logits: Tensor, classes: int | None) -> None:
-    """Warn when the model knows another number of classes than the benchmark: its classes may be other ones."""
-    if classes is not None and logits.shape[1] != classes:
-        warnings.warn(
-            f"the model returns {logits.shape[1]} logits and the benchmark has {classes} classes: class number k of "
-            "the benchmark is taken for logit k, which is right only if the first classes of both are the same",
-            EvaluationWarning,
-            stacklevel=2,
-        )

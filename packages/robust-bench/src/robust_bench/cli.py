@@ -16,10 +16,11 @@ from robust_bench._checks import ModelError
 from robust_bench._distribution import DISTRIBUTION, __version__
 from robust_bench.benchmarks import AutoAttack, Sweep
 from robust_bench.evaluate import Interrupted
+from robust_bench.merging import merge
 from robust_bench.report import write_report
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result
-from robust_bench.runner import Run, merge
+from robust_bench.runner import Run
 from robust_bench.tables import render, table
 from robust_bench.warning import EvaluationWarning
 
@@ -48,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "report":
                     print_path("report", write_report(given.report.run, given.report.out))
     except Interrupted as stop:
-        if stop.result is not None and _first():
-            _show(stop.result)
+        if stop.results and _first():
+            _show(stop.results)
         print_error("interrupted: finished shards are kept, and the same command goes on from there")
         return 130
     except KeyboardInterrupt:
@@ -94,16 +95,16 @@ def _parser() -> ArgumentParser:
 
 def _list() -> None:
     out = Table(box=None, pad_edge=False, show_header=False)
-    for name, about in benchmarks.ABOUT.items():
-        out.add_row(Text(name), Text(about))
+    for name, entry in benchmarks.ENTRIES.items():
+        out.add_row(Text(name), Text(entry.about))
     sys.stdout.write(render(out, width=Console().width) + "\n")
 
 
 def _run(run: Run) -> None:
-    result = run()
+    results = run()
     if not _first():
         return
-    _show(result)
+    _show(results)
     if run.shard is not None:
         sys.stdout.write(f"part {run.shard} is done: robust-bench merge {run.out}, when all are\n")
         return
@@ -116,12 +117,12 @@ def _first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _show(result: Result) -> None:
+def _show(results: Sequence[Result]) -> None:
     console = Console()
     if console.is_terminal:
-        console.print(table([result]))
+        console.print(table(results))
     else:
-        sys.stdout.write(render(table([result])) + "\n")
+        sys.stdout.write(render(table(results)) + "\n")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -1,18 +1,23 @@
 """What a model says about a few images, under every condition of an evaluation."""
 
+import functools
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from robust_attacks import ImageRandom
 from torch import Tensor
+from torch.nn import functional
 
-from robust_bench._checks import Model, ModelError, check_batch, check_logits, warn_of_classes, warn_of_softmax
-from robust_bench.conditions import Clean, Condition, Suite
+from robust_bench._checks import Model, ModelError, check_batch, check_logits
+from robust_bench.answer import Answer, answering
+from robust_bench.conditions import Clean, Condition, Measuring, Suite
+from robust_bench.first_look import first_look
+from robust_bench.part import LOSS, TOP5
 from robust_bench.records import Records
 from robust_bench.warning import EvaluationWarning
 
@@ -36,6 +41,8 @@ class Judge:
         seed: of their random draws.
         device: where to compute.
         classes: of the benchmark, None if unknown.
+        answer: from its logits to scores of the benchmark's classes; None means the logits.
+        also: further columns of the records, "top5" and "loss".
         notes: folder where a suite of attacks keeps what it knows, so that a killed process loses little.
     """
 
@@ -44,6 +51,8 @@ class Judge:
     seed: int
     device: torch.device
     classes: int | None
+    answer: Answer | None = None
+    also: tuple[str, ...] = ()
     notes: Path | None = None
     _begun: list[bool] = field(default_factory=list)
 
@@ -58,7 +67,7 @@ class Judge:
         all_labels: list[Tensor] = []
         kept: list[Batch] = []
         for images, labels, ids in batches:
-            check_batch(images, labels)
+            check_batch(images, labels, self._dimensions)
             if not self._begun and len(suites) == len(self.conditions):
                 self._look(images.to(self.device, torch.float32), labels.to(self.device, torch.int64))
             if len(suites) < len(self.conditions):
@@ -75,13 +84,24 @@ class Judge:
                 records = self._suite(number, images, labels, ids, size)
                 parts[number].append(records)
                 tell(number, records)
-        return torch.cat(all_labels), [Records.joined(each) for each in parts]
+        labels = torch.cat(all_labels) if all_labels else torch.empty(0, dtype=torch.int64)
+        return labels, [Records.joined(each) for each in parts]
 
     def forget(self, ids: Sequence[int]) -> None:
         """Remove what suites have kept of images whose records are written."""
         if self.notes is not None:
             for number in range(len(self.conditions)):
                 self._note(number, torch.tensor(ids)).unlink(missing_ok=True)
+
+    @functools.cached_property
+    def _dimensions(self) -> int:
+        """Of a batch of images: 4, or 5 for sequences of frames."""
+        return max(getattr(condition, "dimensions", 4) for condition in self.conditions)
+
+    @functools.cached_property
+    def _answers(self) -> Model:
+        """The model with the answer in place of its logits, which is what conditions attack."""
+        return self.model if self.answer is None else answering(self.model, self.answer)
 
     def _note(self, number: int, ids: Tensor) -> Path:
         assert self.notes is not None
@@ -99,21 +119,25 @@ class Judge:
                 yield number, clean
                 continue
             start = time.perf_counter()
+            if isinstance(condition, Measuring):
+                if not self._begun:
+                    self._look(images if images.ndim == 4 else images[:, 0], labels)
+                found = condition.measure(self._answers, images, labels, ImageRandom(self.seed, ids))
+                yield number, replace(found, seconds=time.perf_counter() - start)
+                continue
             if clean is None or not condition.only_right:
-                changed = condition.change(self.model, images, labels, ImageRandom(self.seed, ids))
+                changed = condition.change(self._answers, images, labels, ImageRandom(self.seed, ids))
                 found = self._look(changed, labels)
                 yield number, replace(found, seconds=time.perf_counter() - start)
                 continue
-            predictions, confidences, right = clean.predictions.clone(), clean.confidences.clone(), clean.right.clone()
             rows = torch.nonzero(clean.right)[:, 0]
+            found = clean
             if len(rows):
                 here = rows.to(self.device)
                 some, some_labels = images[here], labels[here]
-                changed = condition.change(self.model, some, some_labels, ImageRandom(self.seed, ids[rows]))
-                found = self._look(changed, some_labels)
-                predictions[rows], confidences[rows], right[rows] = found.predictions, found.confidences, found.right
-            seconds = time.perf_counter() - start
-            yield number, Records(predictions=predictions, confidences=confidences, right=right, seconds=seconds)
+                changed = condition.change(self._answers, some, some_labels, ImageRandom(self.seed, ids[rows]))
+                found = clean.replaced(rows, self._look(changed, some_labels))
+            yield number, replace(found, seconds=time.perf_counter() - start)
 
     def _suite(self, number: int, images: Tensor, labels: Tensor, ids: Tensor, batch_size: int) -> Records:
         condition = self.conditions[number]
@@ -121,7 +145,7 @@ class Judge:
         start = time.perf_counter()
         images, labels = images.to(torch.float32), labels.to(torch.int64)
         kept = None if self.notes is None else self._note(number, ids)
-        report = condition.run(self.model, images, labels, ids, self.seed, batch_size, kept)
+        report = condition.run(self._answers, images, labels, ids, self.seed, batch_size, kept)
         assert report.adversarial is not None
         for flag in report.flags:
             warnings.warn(f"{condition.label}: {flag.message}", EvaluationWarning, stacklevel=2)
@@ -144,16 +168,17 @@ class Judge:
         first = not self._begun
         try:
             with torch.no_grad():
-                logits = self.model(images)
+                logits = self._answers(images)
+        except ModelError:
+            raise
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:  # what a shape that does not fit raises
             if not first:
                 raise
             raise ModelError(f"the model cannot take images of the shape {tuple(images.shape)}: {error}") from error
         logits = check_logits(logits, images, labels)
         if first:
-            warn_of_softmax(logits)
-            warn_of_classes(logits, self.classes)
             self._begun.append(True)
+            first_look(self.model, self._answers, images, logits, None if self.answer is not None else self.classes)
         predictions = logits.argmax(dim=1)
         confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
         return Records(
@@ -161,4 +186,17 @@ class Judge:
             confidences=confidences.cpu(),
             right=(predictions == labels).cpu(),
             seconds=time.perf_counter() - start,
+            more={name: COLUMNS[name](logits, labels).cpu() for name in self.also},
         )
+
+
+def _top5(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]).any(dim=1)
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+COLUMNS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {TOP5: _top5, LOSS: _loss}
+"""The further columns of records: from scores (n, C) and labels (n,) to a column (n,)."""

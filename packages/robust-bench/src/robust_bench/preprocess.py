@@ -50,6 +50,56 @@ class Preprocess:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AsStored:
+    """Leave images as their files have them; only a model of another input size gets one direct resize.
+
+    The files of ImageNet-C, -P, Stylized-ImageNet and the like have their final size: a second resize would soften the
+    corruptions.
+
+    Args:
+        stored: side of the files' square, in pixels.
+        size: side that the model takes; None means the files'.
+
+    Raises:
+        ValueError: if a size is not positive; and for an image of another size than `stored` when it is taken.
+    """
+
+    stored: int
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("stored", "size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 pixel, got {value}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Give the sizes, and the steps in words."""
+        final = self.size or self.stored
+        steps = "none" if final == self.stored else f"Resize({final} from {self.stored}, bilinear, antialiased)"
+        return {"stored": self.stored, "size": final, "steps": steps}
+
+    def transform(self) -> Callable[[Any], Tensor]:
+        """Make the function from a Pillow image to a uint8 tensor (C, size, size)."""
+        return self
+
+    def __call__(self, image: Any) -> Tensor:
+        """Check the size of a Pillow image, resize where needed, and make it a uint8 tensor (C, size, size)."""
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        if image.size != (self.stored, self.stored):
+            raise ValueError(
+                f"expected {self.stored} x {self.stored} pixels, got {image.size[0]} x {image.size[1]}: these files "
+                "must not have been resized"
+            )
+        if self.size not in (None, self.stored):
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).contiguous()
+
+
 def declared(model: object) -> Preprocess | None:
     """Give the evaluation transform that a timm model declares, also inside a wrapper; None where there is none."""
     if not isinstance(model, nn.Module):

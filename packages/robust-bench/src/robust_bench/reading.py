@@ -1,9 +1,18 @@
 """Batches of a data set or a loader, in the order of its images."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 
 def check_order(loader: DataLoader[Any]) -> None:
@@ -54,10 +63,56 @@ def all_batches(source: DataLoader[Any] | Dataset[Any], batch_size: int, workers
     yield from DataLoader(source, batch_size, num_workers=workers)
 
 
-def numbered_batches(source: Any, parts: list[list[int]], workers: int) -> Iterator[Any]:
-    """Batches of the given ids, read ahead of their use by the workers."""
+@dataclass(frozen=True)
+class Damaged:
+    """An item that could not be read, and why."""
+
+    reason: str
+
+
+class Skipping(Dataset[Any]):
+    """A data set that gives `Damaged` in place of an item that cannot be read."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(cast("Any", self.data))
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.data[index]
+        except (OSError, ValueError) as error:
+            return Damaged(f"{error}")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read of some images: the pairs of those that could be, their ids, and why the others could not."""
+
+    pairs: Any
+    ids: list[int]
+    damaged: dict[int, str]
+
+
+def numbered_batches(source: Any, parts: list[list[int]], workers: int, *, skip: bool = False) -> Iterator[Read]:
+    """Batches of the given ids, read ahead of their use by the workers; damaged images are skipped or stop it."""
     if type(source) is TensorDataset:  # in memory: without collecting image by image
         for ids in parts:
-            yield tuple(tensor[ids] for tensor in source.tensors)
+            yield Read(tuple(tensor[ids] for tensor in source.tensors), ids, {})
         return
-    yield from DataLoader(source, batch_sampler=parts, num_workers=workers)
+    if not skip:
+        loader = DataLoader(source, batch_sampler=parts, num_workers=workers)
+        yield from (Read(pairs, ids, {}) for pairs, ids in zip(loader, parts, strict=True))
+        return
+    loader = DataLoader(Skipping(source), batch_sampler=parts, num_workers=workers, collate_fn=_sort_out)
+    for (pairs, damaged), ids in zip(loader, parts, strict=True):
+        kept = [id_ for place, id_ in enumerate(ids) if place not in damaged]
+        yield Read(pairs, kept, {ids[place]: reason for place, reason in damaged.items()})
+
+
+def _sort_out(items: list[Any]) -> tuple[Any, dict[int, str]]:
+    """Put the items that could be read into one batch, None if there is none; the others by their place."""
+    damaged = {place: item.reason for place, item in enumerate(items) if isinstance(item, Damaged)}
+    good = [item for item in items if not isinstance(item, Damaged)]
+    return default_collate(good) if good else None, damaged

@@ -14,22 +14,26 @@ from robust_bench.metrics.intervals import clopper_pearson
 from robust_bench.tables import ACCURACY, render, table
 
 FORMAT = "robust-result/1"
+FRACTION = "fraction"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One number: how often a model was right on one benchmark under one condition.
+    """One number of a model: how often it was right on one benchmark under one condition, or another score.
 
     Args:
         benchmark: name of the data set, e.g. "digits" also for a row of "digits-c", so that rows share the clean one.
         condition: what was done to the images, for readers, e.g. "PGD Linf 0.15".
-        settings: the same for programs: "kind" ("clean", "attack" or "corruption") and every setting. JSON values only.
+        settings: the same for programs: "kind" ("clean", "attack", "corruption", ..., or "score" for a number over
+            several images or conditions) and every setting. JSON values only.
         metric: what `value` is: "accuracy", which under an attack counts the images that are right both when clean
-            and under the attack.
-        value: the fraction `correct / count`.
-        low: lower end of the 95 % Clopper-Pearson interval.
+            and under the attack, or e.g. "mean_corruption_error", a function of `robust_bench.metrics`.
+        unit: of the value: "fraction", or e.g. "distance".
+        value: for an accuracy the fraction `correct / count`.
+        low: lower end of the 95 % interval: Clopper and Pearson's for accuracies, the bootstrap's for other scores;
+            None where none is known.
         high: its upper end.
-        correct: images that were right.
+        correct: images that were right; None for another score.
         count: images that were looked at.
         seconds: wall-clock time that this row took.
 
@@ -42,26 +46,38 @@ class Row:
     condition: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     metric: str = ACCURACY
+    unit: str = FRACTION
     value: float
-    low: float
-    high: float
-    correct: int
+    low: float | None = None
+    high: float | None = None
+    correct: int | None = None
     count: int
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _checked(entry.name, getattr(self, entry.name)))
-        if self.count < 1 or not 0 <= self.correct <= self.count:
-            raise ValueError(
-                f"correct must lie in 0..count and count be at least 1, got {self.correct} of {self.count}"
-            )
-        if not self.low <= self.value <= self.high:
-            raise ValueError(f"value must lie in [low, high], got {self.value} in [{self.low}, {self.high}]")
-        if self.metric == ACCURACY and not 0.0 <= self.low <= self.high <= 1.0:
-            raise ValueError(f"an accuracy is a fraction in [0, 1], got the interval [{self.low}, {self.high}]")
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, got {self.count}")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"low and high come together, got {self.low} and {self.high}")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low must be at most high, got {self.low} and {self.high}")
+        if self.metric == ACCURACY:
+            self._check_accuracy()
         if self.seconds < 0:
             raise ValueError(f"seconds must be at least 0, got {self.seconds}")
+
+    def _check_accuracy(self) -> None:
+        if self.correct is None or self.low is None or self.high is None:
+            raise ValueError("an accuracy has correct, low and high: use Row.accuracy")
+        if not 0 <= self.correct <= self.count:
+            raise ValueError(f"correct must lie in 0..count, got {self.correct} of {self.count}")
+        if not 0.0 <= self.low <= self.value <= self.high <= 1.0:
+            raise ValueError(
+                f"an accuracy is a fraction with 0 <= low <= value <= high <= 1, got {self.value} in "
+                f"[{self.low}, {self.high}]"
+            )
 
     @classmethod
     def accuracy(
@@ -197,6 +213,7 @@ _TYPES: Mapping[str, tuple[type, str]] = {
     "benchmark": (str, "text"),
     "condition": (str, "text"),
     "metric": (str, "text"),
+    "unit": (str, "text"),
     "created": (str, "text"),
     "seed": (int, "an integer"),
     "correct": (int, "an integer"),
@@ -206,6 +223,9 @@ _TYPES: Mapping[str, tuple[type, str]] = {
 }
 
 
+_OPTIONAL = ("low", "high", "correct")
+
+
 def _checked(name: str, value: Any) -> Any:
     """Copy a field of JSON values; those that are not in the table above are real numbers.
 
@@ -213,6 +233,8 @@ def _checked(name: str, value: Any) -> Any:
         TypeError: if it has another type.
         ValueError: if it cannot be stored.
     """
+    if value is None and name in _OPTIONAL:
+        return None
     kind, words = _TYPES.get(name, (float, "a number"))
     if kind is float and type(value) is int:
         try:

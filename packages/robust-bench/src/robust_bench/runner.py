@@ -1,27 +1,29 @@
-"""One run: a model, several benchmarks, one result file."""
+"""One run: some models, several benchmarks, a result file for each model."""
 
 import dataclasses
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from robust_bench import benchmarks
 from robust_bench._checks import check_device
 from robust_bench.benchmarks import AutoAttack, Benchmark, Sweep
-from robust_bench.conditions import Clean
-from robust_bench.evaluate import Interrupted, evaluate
+from robust_bench.cost import multiply_adds
+from robust_bench.evaluate import Entrant, Interrupted, OnError, evaluate_models
 from robust_bench.files import check_folder
+from robust_bench.merging import EVALUATIONS
+from robust_bench.model_list import KEYS, read_models
 from robust_bench.model_source import ModelSource
+from robust_bench.part import image_shape
 from robust_bench.preprocess import Preprocess, declared
 from robust_bench.report.run_folder import RESULT_FILE
-from robust_bench.result import Result, Row
-from robust_bench.shards import EVALUATION, FINGERPRINT, Shards
+from robust_bench.result import Result
 from robust_bench.world import World, local_device, torchrun
-
-EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +31,12 @@ class Run:
     """What `robust-bench run` does.
 
     Args:
-        model: a name such as small_cnn_8, timm:resnet18, or package.module:factory.
         benchmarks: names from `robust-bench list`, as a list or joined by commas.
         out: folder for the result; result.json is written there.
-        data: folder of images <class>/<image>, for the benchmarks that need one.
+        model: a name such as small_cnn_8, timm:resnet18, or package.module:factory.
+        models: in place of model, a YAML list of several, each with model, and weights, pretrained, num_classes,
+            in_chans and name as here; they share the reading of the images, and each has a folder below `out`.
+        data: folder of a data set, or of several, each in a folder of its own; `robust-bench list` says how they look.
         weights: file of weights, .safetensors or a plain state dict.
         pretrained: load timm's published weights; by default done for timm: names without --weights.
         num_classes: number of logits; by default the data's classes, or the published weights' own.
@@ -42,18 +46,26 @@ class Run:
         batch_size: images per batch.
         seed: of the attacks' and corruptions' random draws.
         workers: processes that read image files; by default up to 4.
-        size: side of the square that the model takes, in pixels, for image folders; by default the model's own.
+        size: side of the square that the model takes, in pixels; by default the model's own for image files that are
+            resized anyway, and that of the files for those that have their final size.
         progress: show a progress bar; by default on a terminal.
         shard_size: images whose records are written together; by default 512, or 64 for suites of attacks.
         shard: "i/n": do only the i-th of n parts, counted from 0, as one of n separate jobs; `robust-bench merge OUT`
             puts them together.
+        on_error: what to do when an image cannot be read: stop, or skip it, which the result counts.
+        aggregation: how 1000 classes become the 16 that people know, mean or max.
+        ids: file with the names of the images of a subset, one a line.
+        reader: for images of your own: a reader of timm, e.g. wds/ or hfds/NAME; by default folders.
+        class_map: for images of your own: a file of class names, one a line, or of "name label" lines.
+        split: of data that a reader finds by name.
         attack: settings of the -pgd benchmarks.
         autoattack: settings of the -autoattack benchmarks.
     """
 
-    model: str
     benchmarks: list[str] | str
     out: Path
+    model: str | None = None
+    models: Path | None = None
     data: Path | None = None
     weights: Path | None = None
     pretrained: bool | None = None
@@ -68,31 +80,41 @@ class Run:
     progress: bool | None = None
     shard_size: int | None = None
     shard: str | None = None
+    on_error: OnError = "stop"
+    aggregation: Literal["mean", "max"] = "mean"
+    ids: Path | None = None
+    reader: str = ""
+    class_map: Path | None = None
+    split: str = "validation"
     attack: Sweep = field(default_factory=Sweep)
     autoattack: AutoAttack = field(default_factory=AutoAttack)
 
-    def __call__(self) -> Result:
-        """Evaluate and write `out/result.json`; the result comes back.
+    def __call__(self) -> tuple[Result, ...]:
+        """Evaluate and write `out/result.json`; the results come back, one for each model.
 
-        A condition that several of the benchmarks share, such as the clean images, is measured once. What is finished
-        lies in `out/evaluations/<benchmark>`, with the records of all images; the same run goes on from there. Under
-        torchrun, the processes divide the work among themselves.
+        What several of the benchmarks share, such as the clean images, is measured once. What is finished lies in
+        `out/evaluations/<part>`, with the records of all images; the same run goes on from there. Under torchrun, the
+        processes divide the work among themselves. Of several models, each has a folder `out/<name>`.
 
         Raises:
-            Interrupted: at Ctrl-C; it carries the result so far.
-            ValueError: if a name or a setting is wrong, or the benchmarks are of different data.
+            Interrupted: at Ctrl-C; it carries the results so far.
+            ValueError: if a name or a setting is wrong.
             FileNotFoundError: if the data or the weights are missing.
             NotADirectoryError: if `out` cannot be a folder.
             ModelError: if a factory of the user's fails, or the model cannot take the images.
         """
         names = _names(self.benchmarks)
-        if len({benchmarks.dataset(name) for name in names}) > 1:
-            raise ValueError(f"{', '.join(names)} are of different data: give each kind of data a run of its own")
+        for name in names:
+            benchmarks.entry(name)
+        if self.data is not None and all(benchmarks.entry(name).layout is None for name in names):
+            raise ValueError(
+                f"{', '.join(names)} bring their own images, so {str(self.data)!r} is in vain: leave --data out"
+            )
         check_folder(self.out)
         with torchrun():
             return self._evaluate(names)
 
-    def _evaluate(self, names: list[str]) -> Result:
+    def _evaluate(self, names: list[str]) -> tuple[Result, ...]:
         world = World.current()
         if self.shard is not None and world.together:
             raise ValueError(
@@ -102,128 +124,133 @@ class Run:
             world = World.parse(self.shard)
         asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         device = check_device(local_device(asked))
-        first = benchmarks.load(names[0], self.data, attack=self.attack, autoattack=self.autoattack)
-        source = ModelSource(
-            spec=self.model,
-            weights=self.weights,
-            pretrained=self.pretrained,
-            num_classes=self.num_classes,
-            in_chans=self.in_chans,
-        )
-        model = source.build(num_classes=first.num_classes, in_chans=first.in_chans)
-        preprocess = declared(model) or Preprocess()
-        if self.size is not None:
-            preprocess = dataclasses.replace(preprocess, size=self.size)
-        settings = {"model": source.describe(model, self.out), "benchmarks": names}
-        parts: dict[str, Benchmark] = {}
-        for name in names:
-            benchmark = benchmarks.load(
-                name, self.data, preprocess=preprocess, attack=self.attack, autoattack=self.autoattack
-            )
-            parts |= {part.name: part for part in _parts(benchmark) if part.name not in parts}
-        results: list[Result] = []
-        for name, part in parts.items():
+        results: dict[str, Result] = {}
+        for entrants, wanted in self._divided(names):
             try:
-                found = evaluate(
-                    model,
-                    part,
-                    name=self.name or _name(self.model, self.weights),
+                found = evaluate_models(
+                    entrants,
+                    wanted,
                     device=device,
                     batch_size=self.batch_size,
                     seed=self.seed,
-                    workers=self._workers() if self.data else 0,
+                    workers=self._workers() if self.data or self.reader else 0,
                     progress=False if world.together and world.rank else self.progress,
-                    settings=settings,
-                    out=self.out / EVALUATIONS / name,
                     shard_size=self.shard_size,
                     world=world,
+                    on_error=self.on_error,
                 )
             except Interrupted as stop:
-                so_far = [*results, *([] if stop.result is None else [stop.result])]
-                raise Interrupted(join(so_far, ",".join(names)) if so_far else None) from stop
-            results.append(found)
-        result = join(results, ",".join(names))
+                raise Interrupted([*results.values(), *stop.results]) from stop
+            results |= {result.model: result for result in found}
         if world.size == 1 or (world.together and world.rank == 0):
-            result.save(self.out / RESULT_FILE)
-        return result
+            for name, result in results.items():
+                result.save(self._folder(name) / RESULT_FILE)
+        return tuple(results.values())
+
+    def _divided(self, names: list[str]) -> list[tuple[list[Entrant], list[Benchmark]]]:
+        """The models, those that see the same images together, each group with its benchmarks."""
+        groups: dict[Preprocess, list[Entrant]] = {}
+        first = self._load(names[0], None).parts[0]
+        for source, name in self._sources():
+            model = source.build(
+                num_classes=first.num_classes if first.answer is None else first.answer.logits, in_chans=first.in_chans
+            )
+            preprocess = declared(model) or Preprocess()
+            if self.size is not None:
+                preprocess = dataclasses.replace(preprocess, size=self.size)
+            groups.setdefault(preprocess, []).append(self._entrant(model, source, name, names))
+        divided = []
+        for preprocess, entrants in groups.items():
+            wanted = [self._load(name, preprocess) for name in names]
+            parts = list(dict.fromkeys(part.name for benchmark in wanted for part in benchmark.parts))
+            shape = image_shape(wanted[0].parts[0])
+            for entrant in entrants:
+                assert isinstance(entrant.model, nn.Module)
+                about = dict(entrant.settings["model"]) | {"multiply_adds": multiply_adds(entrant.model, shape)}
+                entrant.settings |= {"model": about, "parts": parts}
+            divided.append((entrants, wanted))
+        return divided
+
+    def _entrant(self, model: nn.Module, source: ModelSource, name: str, names: list[str]) -> Entrant:
+        folder = self._folder(name)
+        return Entrant(
+            model=model,
+            name=name,
+            folder=lambda part: folder / EVALUATIONS / part.name,
+            settings={
+                "model": source.describe(model, folder),
+                "benchmarks": names,
+                "command": self._command(source, name),
+            },
+        )
+
+    def _sources(self) -> list[tuple[ModelSource, str]]:
+        """What models there are, with their names.
+
+        Raises:
+            ValueError: if there is none, or two have the same name.
+        """
+        if (self.model is None) == (self.models is None):
+            raise ValueError("give --model NAME, or --models LIST.yaml for several")
+        if self.models is None:
+            assert self.model is not None
+            given = [{key: getattr(self, key) for key in KEYS}]
+        else:
+            if vain := [key for key in KEYS[1:] if getattr(self, key) is not None]:
+                raise ValueError(f"--models says everything about the models: move --{vain[0]} into {self.models}")
+            given = read_models(self.models)
+        found = []
+        for about in given:
+            name = about.pop("name", None)
+            spec = str(about.pop("model"))
+            weights = about.pop("weights", None)
+            path = None if weights is None else Path(weights)
+            found.append((ModelSource(spec=spec, weights=path, **about), str(name or _name(spec, path))))
+        names = [name for _, name in found]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"two models have the name {twice[0]!r}: give each a name of its own")
+        if bad := [name for name in names if len(found) > 1 and Path(name).name != name]:
+            raise ValueError(f"the model's name {bad[0]!r} cannot be a folder: give it another name")
+        return found
+
+    def _folder(self, name: str) -> Path:
+        return self.out if self.models is None else self.out / name
+
+    def _load(self, name: str, preprocess: Preprocess | None) -> Benchmark:
+        return benchmarks.load(
+            name,
+            None if benchmarks.entry(name).layout is None else self.data,
+            preprocess=preprocess,
+            size=self.size,
+            attack=self.attack,
+            autoattack=self.autoattack,
+            aggregation=self.aggregation,
+            ids=self.ids,
+            reader=self.reader,
+            class_map=self.class_map,
+            split=self.split,
+        )
 
     def _workers(self) -> int:
         return min(4, os.cpu_count() or 1) if self.workers is None else self.workers
 
-
-def merge(out: Path) -> Result:
-    """Put the parts that separate jobs have left in a run folder together, and write `out/result.json`.
-
-    Raises:
-        FileNotFoundError: if there is no evaluation.
-        ValueError: if shards are missing, or a file is damaged.
-    """
-    folders = {file.parent.name: file.parent for file in sorted((out / EVALUATIONS).glob(f"*/{FINGERPRINT}"))}
-    if not folders:
-        raise FileNotFoundError(
-            f"no evaluations in {out}: `robust-bench run --shard i/n --out {out}` leaves them there"
-        )
-    found = {name: Result.load(folder / EVALUATION) for name, folder in folders.items()}
-    names = max(found.values(), key=lambda result: result.created).settings["benchmarks"]  # of the last jobs
-    wanted = dict.fromkeys(part for name in names for part in (benchmarks.dataset(name), name))
-    results = []
-    for name in wanted:
-        if name in found:
-            shards = Shards.found(folders[name])
-            shards.merge()
-            results.append(_counted(found[name], shards))
-    result = join(results, ",".join(names))
-    result.save(out / RESULT_FILE)
-    return result
+    def _command(self, source: ModelSource, name: str) -> dict[str, Any]:
+        """Everything that this run was asked for, as one would write it into a file for --config."""
+        out: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in ("models", "progress", "shard") or value is None:
+                continue
+            out[entry.name] = _plain(value)
+        weights = None if source.weights is None else str(source.weights)
+        mine = {"model": source.spec, "weights": weights, "pretrained": source.pretrained, "name": name}
+        return out | {key: value for key, value in mine.items() if value is not None}
 
 
-def _counted(result: Result, shards: Shards) -> Result:
-    """The result of all shards, from one of some of them."""
-    summaries = shards.summaries()
-    rows = tuple(
-        Row.accuracy(
-            benchmark=row.benchmark,
-            condition=row.condition,
-            settings=row.settings,
-            correct=sum(summary.correct[number] for summary in summaries),
-            count=shards.images,
-            seconds=sum(summary.seconds[number] for summary in summaries),
-        )
-        for number, row in enumerate(result.rows)
-    )
-    data = {
-        name: {key: value for key, value in about.items() if key != "of"} | {"images": shards.images}
-        for name, about in result.settings["data"].items()
-    }
-    return dataclasses.replace(result, rows=rows, settings={**result.settings, "data": data})
-
-
-def join(results: list[Result], benchmark: str) -> Result:
-    """Put the results of one model into one, whose `benchmark` says what was asked for.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if not results:
-        raise ValueError("there is no result to join")
-    data = {name: about for result in results for name, about in result.settings["data"].items()}
-    return dataclasses.replace(
-        results[-1],
-        benchmark=benchmark,
-        rows=tuple(row for result in results for row in result.rows),
-        settings={**results[-1].settings, "data": data},
-    )
-
-
-def _parts(benchmark: Benchmark) -> list[Benchmark]:
-    """The clean images under the name of their data set, which benchmarks share, and the rest under its own name."""
-    clean = tuple(each for each in benchmark.conditions if isinstance(each, Clean))
-    rest = tuple(each for each in benchmark.conditions if not isinstance(each, Clean))
-    parts = [
-        dataclasses.replace(benchmark, name=benchmarks.dataset(benchmark.name), conditions=clean),
-        dataclasses.replace(benchmark, conditions=rest),
-    ]
-    return [part for part in parts if part.conditions]
+def _plain(value: Any) -> Any:
+    if isinstance(value, Sweep | AutoAttack):
+        return dataclasses.asdict(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _names(benchmarks_asked: list[str] | str) -> list[str]:

@@ -2,15 +2,14 @@
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robust_bench.files import create_durably, write_durably
-from robust_bench.records import Records, lines
+from robust_bench.records import Records, Seen, lines, read_damaged, read_records
 from robust_bench.result import plain
-from robust_bench.world import World
 
 FINGERPRINT = "fingerprint.json"
 RECORDS = "records.jsonl.gz"
@@ -25,12 +24,14 @@ class Summary:
     Args:
         shard: its number, from 0.
         images: how many it has.
+        skipped: how many more could not be read.
         correct: for every condition how many of them were right.
         seconds: for every condition how long that took.
     """
 
     shard: int
     images: int
+    skipped: int
     correct: tuple[int, ...]
     seconds: tuple[float, ...]
 
@@ -86,6 +87,19 @@ class Shards:
                 "Choose another folder to begin anew, or give the settings of the first run to go on"
             )
 
+    def records(self) -> Iterator[Seen]:
+        """Every image of the finished shards, in order.
+
+        Raises:
+            ValueError: if a file is damaged; it is named.
+        """
+        for shard in sorted(self.finished()):
+            yield from read_records(self._file(shard))
+
+    def damaged(self) -> list[str]:
+        """Why images were skipped."""
+        return [reason for shard in sorted(self.finished()) for reason in read_damaged(self._file(shard))]
+
     @property
     def count(self) -> int:
         """How many shards there are in all."""
@@ -105,32 +119,47 @@ class Shards:
         finished = self.finished()
         return [shard for shard in range(self.count) if shard not in finished]
 
-    def groups(self, at_once: int, world: World) -> list[list[int]]:
-        """A process's share of the missing shards, in groups of up to `at_once` neighbours.
-
-        The groups do not depend on what is missing, so that a process that goes on finds what another knew of one.
-        """
-        groups: dict[int, list[int]] = {}
-        for shard in self.missing():
-            groups.setdefault(shard // at_once, []).append(shard)
-        return [groups[number] for number in world.share(list(groups)) if number in groups]
-
-    def write(self, shard: int, labels: Sequence[int], conditions: Sequence[Records]) -> None:
+    def write(
+        self,
+        shard: int,
+        ids: Sequence[int],
+        labels: Sequence[int],
+        conditions: Sequence[Records],
+        *,
+        names: Sequence[str] | None = None,
+        damaged: Mapping[int, str] | None = None,
+    ) -> None:
         """Keep what was found out about the images of a shard; the first makes the folder.
 
+        Args:
+            shard: its number.
+            ids: of its images that could be read, ascending.
+            labels: of these.
+            conditions: the records of these.
+            names: the files of these.
+            damaged: for every other image why it could not be read.
+
         Raises:
-            ValueError: if the folder belongs to another evaluation, which another process may have begun meanwhile.
+            ValueError: if the folder belongs to another evaluation, which another process may have begun meanwhile, or
+                these are not the images of the shard.
         """
         if not (self.folder / FINGERPRINT).exists() and not self.finished():
             create_durably(self.folder / FINGERPRINT, json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n")
         self.check()
+        damaged = damaged or {}
+        if sorted((*ids, *damaged)) != list(self.ids(shard)):
+            raise ValueError(f"shard {shard} has the images {self.ids(shard)}, got {len(ids)} others")
         summary = {
             "shard": shard,
-            "images": len(labels),
+            "images": len(ids),
+            "skipped": len(damaged),
             "correct": [int(records.right.sum()) for records in conditions],
             "seconds": [round(records.seconds, 6) for records in conditions],
+            "columns": [records.columns for records in conditions],
         }
-        text = json.dumps(summary, separators=(",", ":")) + "\n" + lines(self.ids(shard), labels, conditions)
+        text = json.dumps(summary, separators=(",", ":")) + "\n" + lines(ids, labels, conditions, names)
+        for number, reason in damaged.items():
+            text += json.dumps({"id": number, "error": reason}, separators=(",", ":"), ensure_ascii=False) + "\n"
         write_durably(self._file(shard), gzip.compress(text.encode(), compresslevel=6, mtime=0))
 
     def summaries(self) -> list[Summary]:
@@ -141,8 +170,11 @@ class Shards:
         """
         return [self._summary(shard) for shard in sorted(self.finished())]
 
-    def merge(self) -> Path:
+    def merge(self, summaries: Sequence[Summary] | None = None) -> Path:
         """Put all shards into one file of records, durably; the shards stay.
+
+        Args:
+            summaries: of all shards, where they have been read.
 
         Raises:
             ValueError: if shards are missing.
@@ -153,7 +185,7 @@ class Shards:
                 f"{self.folder} has {self.count - len(missing)} of {self.count} shards, shard {missing[0]} is missing: "
                 "run the evaluation again with the same settings, it computes only what is missing"
             )
-        images = sum(summary.images for summary in self.summaries())
+        images = sum(summary.images + summary.skipped for summary in summaries or self.summaries())
         if images != self.images:
             raise ValueError(f"the shards of {self.folder} have {images} images in all, not {self.images}: remove it")
         return write_durably(self.folder / RECORDS, (self._file(shard).read_bytes() for shard in range(self.count)))
@@ -178,11 +210,28 @@ class Shards:
             return Summary(
                 shard=found["shard"],
                 images=found["images"],
+                skipped=found["skipped"],
                 correct=tuple(found["correct"]),
                 seconds=tuple(found["seconds"]),
             )
         except (EOFError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file} is damaged ({error}): remove it, and its images are evaluated again") from error
+
+
+def grouped(shards: Iterable[int], at_once: int) -> dict[int, list[int]]:
+    """Put shards into numbered groups of up to `at_once` neighbours.
+
+    A group does not depend on which other shards are asked for, so that a process that goes on finds what another knew
+    of one.
+
+    Examples:
+        >>> grouped({0, 2, 3, 8}, 4)
+        {0: [0, 2, 3], 2: [8]}
+    """
+    groups: dict[int, list[int]] = {}
+    for shard in sorted(shards):
+        groups.setdefault(shard // at_once, []).append(shard)
+    return groups
 
 
 def _read(file: Path) -> dict[str, Any]:

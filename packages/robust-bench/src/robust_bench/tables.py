@@ -15,6 +15,57 @@ if TYPE_CHECKING:
     from robust_bench.result import Result, Row
 
 ACCURACY = "accuracy"
+METRICS = {
+    "top5_accuracy": "top-5 accuracy",
+    "mean_error": "mean error",
+    "mean_corruption_error": "mCE",
+    "relative_mean_corruption_error": "relative mCE",
+    "mean_corruption_error_without_noise": "mCE without noise",
+    "flip_probability": "flip probability",
+    "mean_flip_probability": "mean flip probability",
+    "mean_flip_rate": "mFR",
+    "top5_distance": "top-5 distance",
+    "mean_top5_distance": "mT5D",
+    "zipf_distance": "Zipf distance",
+    "rms_calibration_error": "RMS calibration error",
+    "mean_absolute_calibration_error": "MAD calibration error",
+    "aurra": "AURRA",
+    "average_precision": "AUPR",
+    "auroc": "AUROC",
+    "fpr_at_95_recall": "FPR95",
+    "ood_accuracy": "OOD accuracy",
+}
+"""Metrics whose customary name is not their own with spaces."""
+
+
+def metric_name(metric: str) -> str:
+    """Name a metric as people do.
+
+    Examples:
+        >>> metric_name("mean_corruption_error"), metric_name("shape_bias")
+        ('mCE', 'shape bias')
+    """
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def number(row: "Row", value: float) -> str:
+    """Write a value, or an end of the interval, of a row: fractions in per cent."""
+    return percent(value) if row.unit == "fraction" else f"{value:.4g}"
+
+
+def interval(row: "Row") -> str:
+    """Write a row's interval, nothing where there is none."""
+    return "" if row.low is None or row.high is None else f"{number(row, row.low)}–{number(row, row.high)}"
+
+
+def cell(row: "Row") -> str:
+    """Write a row's value with its interval."""
+    return number(row, row.value) + (f" ({interval(row)})" if row.low is not None else "")
+
+
+def metric_title(metric: str, unit: str) -> str:
+    """Head a table of a metric."""
+    return f"{metric_name(metric)}, {'%' if unit == 'fraction' else unit}"
 
 
 def percent(value: float) -> str:
@@ -65,15 +116,16 @@ def _accuracies(results: Sequence["Result"]) -> Table:
     out = _head(results, "Accuracy, % (95 % interval)")
     plain = [[row for row in result.rows if row.metric == ACCURACY and not is_corruption(row)] for result in results]
     for line in families(plain, name=lambda row: row.condition):
-        _add(out, line, lambda row: f"{percent(row.value)} ({percent(row.low)}–{percent(row.high)})")
+        _add(out, line, cell)
     return out
 
 
 def _others(results: Sequence["Result"], metric: str) -> Table:
-    out = _head(results, f"{metric} (95 % interval)")
+    unit = next(row.unit for result in results for row in result.rows if row.metric == metric)
+    out = _head(results, f"{metric_title(metric, unit)} (95 % interval)")
     mine = [[row for row in result.rows if row.metric == metric] for result in results]
     for line in families(mine, name=lambda row: row.condition):
-        _add(out, line, lambda row: f"{row.value:.4g} ({row.low:.4g}–{row.high:.4g})")
+        _add(out, line, cell)
     return out
 
 

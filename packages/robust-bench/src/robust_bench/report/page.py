@@ -9,7 +9,7 @@ import jinja2
 from robust_bench.files import check_folder, write_durably
 from robust_bench.report.run_folder import RunFolder
 from robust_bench.report.sections import sections
-from robust_bench.tables import percent
+from robust_bench.tables import interval, number, percent
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -42,7 +42,7 @@ def render(run: RunFolder) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "number": number, "interval": interval}
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=dict)
     style = resources.files("robust_bench.report").joinpath("style.css").read_text(encoding="utf-8")
     return environment.get_template("run.html.j2").render(

@@ -6,7 +6,7 @@ from typing import Any
 
 from robust_bench.families import SEVERITIES, Family, families, is_corruption, is_sweep
 from robust_bench.result import Result, Row
-from robust_bench.tables import ACCURACY, eps_text
+from robust_bench.tables import ACCURACY, eps_text, metric_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,9 @@ def _sheets(models: Sequence[str], rows: Sequence[Sequence[Row]]) -> Iterable[Sh
     if any(corrupted):
         yield _corruption_sheet(models, corrupted)
     for metric in dict.fromkeys(row.metric for mine in rows for row in mine if row.metric != ACCURACY):
-        yield _plain_sheet("metric", metric, models, [[row for row in mine if row.metric == metric] for mine in rows])
+        of_metric = [[row for row in mine if row.metric == metric] for mine in rows]
+        unit = next(row.unit for mine in of_metric for row in mine)
+        yield _plain_sheet("metric", metric_title(metric, unit), models, of_metric)
 
 
 def _title(row: Row) -> str:

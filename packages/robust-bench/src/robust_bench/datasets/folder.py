@@ -1,54 +1,17 @@
-"""Where images come from: the embedded digits, and folders of image files."""
+"""Folders of image files."""
 
 import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from robust_bench.fingerprint import without_addresses
 from robust_bench.preprocess import Preprocess
-
-_DIGITS_TEST = 450
-_DIGITS_SEED = 0
-
-
-def digits(part: Literal["train", "test"] = "test") -> TensorDataset:
-    """Give one part of the 1,797 handwritten digits that come with scikit-learn, as float images and int64 labels.
-
-    Images (N, 1, 8, 8), grey values 0..16 divided by 16; labels (N,) 0..9. The source is the test set of the UCI
-    "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak, 1998). The split is fixed:
-    `train_test_split(range(1797), test_size=450, stratify=labels, random_state=0)` of scikit-learn, whose shuffling is
-    numpy's legacy generator and the same everywhere; both parts are then sorted by position.
-
-    Args:
-        part: "train" (1,347 images) or "test" (450).
-
-    Raises:
-        ValueError: if `part` is something else.
-
-    Examples:
-        >>> images, labels = digits("test").tensors
-        >>> images.shape, labels.shape
-        (torch.Size([450, 1, 8, 8]), torch.Size([450]))
-    """
-    if part not in ("train", "test"):
-        raise ValueError(f"part must be 'train' or 'test', got {part!r}")
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    found = load_digits()
-    labels = torch.from_numpy(found.target).to(torch.int64)
-    images = (torch.from_numpy(found.images) / 16.0).to(torch.float32)[:, None]
-    train, test = train_test_split(
-        list(range(len(labels))), test_size=_DIGITS_TEST, stratify=found.target, random_state=_DIGITS_SEED
-    )
-    chosen = torch.tensor(sorted(train if part == "train" else test))
-    return TensorDataset(images[chosen].contiguous(), labels[chosen])
 
 
 def class_folders(path: str | Path) -> tuple[str, ...]:
