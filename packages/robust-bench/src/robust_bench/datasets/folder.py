@@ -85,6 +85,10 @@ class Folder(Dataset[tuple[Tensor, int]]):
             found.update(f"{name}\t{(self.path / name).stat().st_size}\n".encode())
         return found.hexdigest()
 
+    def filename(self, index: int) -> str:
+        """The path of an image, relative to the folder."""
+        return Path(str(self._reader.filename(index))).as_posix()
+
     def __len__(self) -> int:
         return len(self._reader)
 
