@@ -146,8 +146,6 @@ def test_what_only_one_of_several_models_lacks_is_computed_for_it_alone(grey, mo
     assert counting.read == [8, 9, 10, 11]
     assert not seen
     assert [each.rows[0].correct for each in again] == [each.rows[0].correct for each in first]
-        [row.correct for row in each.rows] for each in first
-    ]
 
 
 def test_further_columns_are_kept_and_exact(grey, tmp_path):
@@ -217,9 +215,7 @@ def test_scores_see_what_was_found_in_memory_and_in_folders(grey, model, tmp_pat
     def scores(found):
         (answers,) = found["second"]
         assert len(found["first"][0]) == 21
-        yield Row(
-            benchmark="two", condition="all", metric="share", value=answers.confidences.mean(), count=21
-        )
+        yield Row(benchmark="two", condition="all", metric="share", value=answers.confidences.mean(), count=21)
 
     parts = tuple(Part(name=name, data=grey, conditions=(Clean(),), num_classes=3) for name in ("first", "second"))
     benchmark = Benchmark(name="two", parts=parts, scores=scores)
