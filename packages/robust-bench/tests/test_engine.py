@@ -215,7 +215,7 @@ def test_scores_see_what_was_found_in_memory_and_in_folders(grey, model, tmp_pat
     def scores(found):
         (answers,) = found["second"]
         assert len(found["first"][0]) == 21
-        yield Row(benchmark="two", condition="all", metric="share", value=answers.confidences.mean(), count=21)
+        yield Row(benchmark="two", condition="all", metric="share", value=float(answers.confidences.mean()), count=21)
 
     parts = tuple(Part(name=name, data=grey, conditions=(Clean(),), num_classes=3) for name in ("first", "second"))
     benchmark = Benchmark(name="two", parts=parts, scores=scores)
