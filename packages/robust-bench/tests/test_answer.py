@@ -39,6 +39,19 @@ def test_entry_level_decisions_are_those_of_the_metric(logits, aggregation):
     assert [names[index] for index in scores.argmax(dim=1).tolist()] == decide(logits, aggregation)
 
 
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+@pytest.mark.parametrize("level", [0.0, -3.7, 1e4])
+def test_among_equals_the_first_entry_level_class_wins(aggregation, level):
+    scores = EntryLevel(aggregation=aggregation)(torch.full((1, 1000), level))
+    assert scores.argmax(dim=1).tolist() == [0]
+
+
+def test_entry_level_scores_stay_finite():
+    logits = torch.zeros(1, 1000)
+    logits[0, 404] = 3000.0
+    assert bool(torch.isfinite(EntryLevel()(logits)).all())
+
+
 def test_entry_level_means_are_mean_probabilities(logits):
     chances = logits.double().softmax(dim=1)
     means = torch.stack([chances[:, list(group)].mean(dim=1) for group in ENTRY_LEVEL_CLASSES.values()], dim=1)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from robust_bench import benchmarks
 from robust_bench.cli import main
 from robust_models import create_model, save_weights
 
@@ -19,13 +20,82 @@ def weights(tmp_path):
     return folder / "model.safetensors"
 
 
-def test_list_names_every_benchmark(capsys):
+def test_list_names_every_benchmark_with_the_status_of_its_data(tmp_path, capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
-        "digits", "digits-c", "digits-pgd", "digits-autoattack",
-        "folder", "folder-c", "folder-pgd", "folder-autoattack",
-    ]  # fmt: skip
+    lines = {line.split()[0]: line for line in out.splitlines() if line and not line.startswith(" ")}
+    assert set(benchmarks.names()) < set(lines)
+    assert lines["digits-c"].split()[1] == "embedded"
+    assert "needs --data" in lines["folder"]
+    (tmp_path / "cat").mkdir()
+    assert main(["list", "--json", "--data", str(tmp_path)]) == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert set(listed) == set(benchmarks.names())
+    assert (listed["digits"]["data"], listed["folder"]["data"]) == ("embedded", "found")
+    assert main(["list", "folder"]) == 0
+    assert "DIR/<class>/<image>" in capsys.readouterr().out
+
+
+def test_list_finds_models(capsys):
+    assert main(["list", "--models", "resnet18*"]) == 0
+    assert "timm:resnet18 " in capsys.readouterr().out
+    assert main(["list", "--models", "small_cnn_8"]) == 0
+    assert "none" in capsys.readouterr().out
+    assert main(["list", "--models", "nothing"]) == 2
+    assert "names may hold *" in capsys.readouterr().err
+
+
+def test_several_models_share_a_run(tmp_path, weights, capsys):
+    listed = tmp_path / "models.yaml"
+    listed.write_text(
+        "- {model: small_cnn_8, weights: trained/model.safetensors, name: first}\n"
+        "- {model: small_cnn_8, pretrained: false, name: second}\n"
+        "- {model: timm:resnet18, pretrained: false, name: third}\n"
+    )
+    out = tmp_path / "runs"
+    arguments = ["run", "--models", str(listed), "--benchmarks", "digits,digits-pgd", "--out", str(out), "--device"]
+    arguments += ["cpu", "--attack.steps", "1", "--attack.restarts", "1", "--attack.eps", "0.1"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert all(name in shown.out for name in ("first", "second", "third"))
+    alone = tmp_path / "alone"
+    arguments = [
+        "run",
+        "--model",
+        "small_cnn_8",
+        "--weights",
+        str(weights),
+        *arguments[3:6],
+        str(alone),
+        *arguments[7:],
+    ]
+    assert main(arguments) == 0
+    rows = [json.loads((folder / "result.json").read_text())["rows"] for folder in (out / "first", alone)]
+    assert [row["correct"] for row in rows[0]] == [row["correct"] for row in rows[1]]
+    models = [json.loads((out / name / "result.json").read_text())["settings"]["model"] for name in ("first", "third")]
+    assert models[0]["parameters"] < models[1]["parameters"]
+    assert 0 < models[0]["multiply_adds"] < models[1]["multiply_adds"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("- {weights: a.pt}", "must have a 'model'"),
+        (
+            "- {model: small_cnn_8, pretrained: false}\n- {model: small_cnn_8, pretrained: false}",
+            "the name 'small_cnn_8'",
+        ),
+        ("- {model: small_cnn_8, wieghts: a.pt}", "has 'wieghts'"),
+        ("model: small_cnn_8", "must hold a list"),
+        ("- {model", "is not YAML"),
+        ("- {model: a, name: x/y}\n- {model: b}", "'x/y' cannot be a folder"),
+    ],
+)
+def test_a_wrong_list_of_models_is_one_line(tmp_path, text, word, capsys):
+    (tmp_path / "models.yaml").write_text(text)
+    arguments = ["run", "--models", str(tmp_path / "models.yaml"), "--benchmarks", "digits", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert word in capsys.readouterr().err
 
 
 def test_run_and_report(tmp_path, weights, capsys):

@@ -111,8 +111,9 @@ class EntryLevel:
         if self.aggregation == "max":
             return torch.stack([logits[:, group].amax(dim=1) for group in groups], dim=1)
         chances = logits.double().log_softmax(dim=1)
-        means = [chances[:, group].logsumexp(dim=1) - torch.tensor(float(len(group))).log() for group in groups]
-        return torch.stack(means, dim=1)
+        sizes = torch.tensor([len(group) for group in groups], dtype=torch.float64, device=logits.device)
+        sums = torch.stack([chances[:, group].logsumexp(dim=1) for group in groups], dim=1)
+        return sums - sizes.log()
 
 
 class _Answering(nn.Module):

@@ -6,12 +6,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console, RenderableType
 
-from robust_bench import benchmarks
+from robust_bench import listing
 from robust_bench._checks import ModelError
 from robust_bench._distribution import DISTRIBUTION, __version__
 from robust_bench.benchmarks import AutoAttack, Sweep
@@ -37,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             match given.subcommand:
                 case "list":
-                    _list()
+                    _list(given.list)
                 case "run":
                     settings = given.run.as_dict()
                     settings.pop("config", None)
@@ -77,8 +75,12 @@ def _parser() -> ArgumentParser:
         prog=DISTRIBUTION, description="How robust is this image model?", version=__version__, allow_abbrev=False
     )
     commands = parser.add_subcommands(dest="subcommand")
-    listing = ArgumentParser(description="List the benchmarks.", allow_abbrev=False)
-    commands.add_subcommand("list", listing, help="name the benchmarks")
+    naming = ArgumentParser(description="List the benchmarks, or models.", allow_abbrev=False)
+    naming.add_argument("names", type=str, nargs="*", help="say everything about these benchmarks")
+    naming.add_argument("--data", type=Path | None, default=None, help="the folder where data sets are looked for")
+    naming.add_argument("--models", type=str | None, default=None, help="list models instead, e.g. 'resnet*'")
+    naming.add_argument("--json", action="store_true", help="write the benchmarks as JSON")
+    commands.add_subcommand("list", naming, help="name the benchmarks, with the status of their data, or models")
     run = ArgumentParser(allow_abbrev=False, description="Evaluate a model and write OUT/result.json.")
     run.add_argument("--config", action="config", help="a YAML file with any of these settings")
     run.add_class_arguments(Run)
@@ -93,11 +95,17 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _list() -> None:
-    out = Table(box=None, pad_edge=False, show_header=False)
-    for name, entry in benchmarks.ENTRIES.items():
-        out.add_row(Text(name), Text(entry.about))
-    sys.stdout.write(render(out, width=Console().width) + "\n")
+def _list(given: Namespace) -> None:
+    if given.json:
+        sys.stdout.write(listing.as_json(given.data))
+    elif given.models is not None:
+        _print(listing.models(given.models))
+    else:
+        _print(listing.details(given.names, given.data) if given.names else listing.overview(given.data))
+
+
+def _print(shown: RenderableType) -> None:
+    sys.stdout.write(render(shown, width=max(100, Console().width)) + "\n")
 
 
 def _run(run: Run) -> None:

@@ -232,7 +232,7 @@ class _Report:
     def result(self) -> Result:
         """The result so far, with the scores for which all that they need is there."""
         scores = [row for each in self.wanted if each.scores is not None for row in each.scores(self.found)]
-        return self._result((*self.rows, *scores), self.data)
+        return self._result((*self.rows, *without_repeats(scores)), self.data)
 
     def _result(self, rows: Sequence[Row], data: Mapping[str, Any]) -> Result:
         return Result(
@@ -249,6 +249,11 @@ class _Report:
                 **self.entrant.settings,
             },
         )
+
+
+def without_repeats(rows: Sequence[Row]) -> list[Row]:
+    """Rows but for those that are equal to an earlier one: benchmarks may share scores as they share parts."""
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]
 
 
 def merged_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

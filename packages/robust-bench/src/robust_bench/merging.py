@@ -7,7 +7,7 @@ from typing import Any
 
 from robust_bench import benchmarks
 from robust_bench.answers import Answers, from_lines
-from robust_bench.evaluate import merged_data
+from robust_bench.evaluate import merged_data, without_repeats
 from robust_bench.records import read_records
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result, Row
@@ -58,7 +58,7 @@ def _merged(run: Path) -> Result:
 
 def _scores(names: Sequence[str], found: Mapping[str, tuple[Answers, ...]]) -> list[Row]:
     entries = (benchmarks.entry(name) for name in names)
-    return [row for entry in entries if entry.scores is not None for row in entry.scores(found)]
+    return without_repeats([row for entry in entries if entry.scores is not None for row in entry.scores(found)])
 
 
 def _counted(result: Result, shards: Shards) -> Result:

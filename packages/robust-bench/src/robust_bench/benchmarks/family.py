@@ -26,6 +26,7 @@ class Family:
         eps: of the sweep of PGD, in units of [0, 1] pixels, Linf.
         autoattack_eps: of AutoAttack, Linf.
         generated: how the benchmark of corruptions that are made here is called.
+        stem: of the names of the benchmarks under attack; None means the name.
         layout: see `Entry`.
         folders: see `Entry`.
         fits: see `Entry`.
@@ -38,26 +39,26 @@ class Family:
     eps: tuple[float, ...]
     autoattack_eps: float
     generated: str
+    stem: str | None = None
     layout: str | None = None
     folders: tuple[str, ...] = ()
     fits: Callable[[Path], bool] | None = None
 
     def entries(self) -> tuple[Entry, ...]:
-        """The lines of the list."""
-        return (self._clean(), *self.changed())
+        """All lines of the list."""
+        return (self.clean(), self.corrupted(), self.swept(), self.autoattacked())
 
-    def changed(self) -> tuple[Entry, ...]:
-        """The lines of the list but for the clean images."""
-        return (self._corrupted(), self._swept(), self._autoattacked())
-
-    def _clean(self) -> Entry:
+    def clean(self) -> Entry:
+        """The line of the images as they are."""
         return self._entry(
             self.name,
             f"{self.about}; accuracy on the clean images",
             lambda options: Benchmark(name=self.name, parts=(self.part(options),)),
         )
 
-    def _corrupted(self) -> Entry:
+    def corrupted(self) -> Entry:
+        """The line of the images with corruptions that are made here."""
+
         def conditions(_: Options, side: int) -> tuple[Condition, ...]:
             preset = preset_for(side, side)
             return tuple(
@@ -72,16 +73,18 @@ class Family:
             lambda options: self._under(self.generated, options, conditions),
         )
 
-    def _swept(self) -> Entry:
-        name = f"{self.name}-pgd"
+    def swept(self) -> Entry:
+        """The line of the images under PGD."""
+        name = f"{self.stem or self.name}-pgd"
         return self._entry(
             name,
             "the same under PGD-20 with 3 restarts at several eps",
             lambda options: self._under(name, options, lambda chosen, _: chosen.attack.conditions(self.eps)),
         )
 
-    def _autoattacked(self) -> Entry:
-        name = f"{self.name}-autoattack"
+    def autoattacked(self) -> Entry:
+        """The line of the images under AutoAttack."""
+        name = f"{self.stem or self.name}-autoattack"
         return self._entry(
             name,
             f"the same under AutoAttack standard at eps {eps_text(self.autoattack_eps)}",
