@@ -1,6 +1,7 @@
 """Models whose worst case is known, stored ones, images for them, and hypothesis without a clock."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ PLACES = [folder / "shared" / "data" / "parity" for folder in Path(__file__).res
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("gpu"):
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+        with warnings.catch_warnings():  # torch says once, to whoever asks first, that the debug mode is a prototype
+            warnings.simplefilter("ignore", UserWarning)
+            torch.cuda.set_sync_debug_mode("default")
 
 
 class Linear(nn.Module):

@@ -123,5 +123,8 @@ def test_takes_cuda_graphs():
     suite = WorstCase([APGD(threat=THREAT, steps=20), FAB(threat=THREAT, steps=5, restarts=2), Square(threat=THREAT)])
     expected = suite.run(model, images, labels, batch_size=16)
     graphs = functools.partial(torch.compile, mode="reduce-overhead", dynamic=False)
-    report = suite.run(model, images, labels, batch_size=16, accelerate=graphs)
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning, UserWarning):  # of torch's own compiler
+            warnings.simplefilter("ignore", category)
+        report = suite.run(model, images, labels, batch_size=16, accelerate=graphs)
     assert int((report.robust != expected.robust).sum()) <= 2

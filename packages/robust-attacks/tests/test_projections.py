@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from robust_attacks import L1, L2, Linf
+from robust_attacks import L1, L2, Linf, _host
 
 THREATS = {"Linf": Linf, "L2": L2, "L1": L1}
 DTYPES = (torch.float32, torch.float64)
@@ -95,6 +95,21 @@ def test_it_is_the_nearest_point_that_a_slow_float64_method_finds(make, batch):
         aimed = 2.0**-24 * images[row].numel() ** 0.5 if threat.name == "L1" else 0.0
         atol = max(1.6e-7, 1.01 * 2.0**-24 + aimed) if images.dtype == torch.float32 else 1e-9
         torch.testing.assert_close(found[row].double(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("make", [L1, L2], ids=["L1", "L2"])
+@given(batch=batches())
+def test_it_is_the_same_point_where_the_host_must_not_look(make, batch):
+    images, candidates, eps = batch
+    threat = make(eps=eps)
+    expected = threat.project(images, candidates)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_host, "can_look", lambda tensor: False)
+        found = threat.project(images, candidates)
+    assert (threat.distance(images, found) <= torch.tensor(radii(threat, images), dtype=torch.float64)).all()
+    farthest = float((candidates - images).abs().max())  # of which the fixed passes find 2^-32 or 2^-64
+    atol = 4e-7 + 2.0**-31 * farthest if images.dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("pixels", [28 * 28, 3 * 224 * 224])

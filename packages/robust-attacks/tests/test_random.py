@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from robust_attacks import ImageRandom
+from robust_attacks import ImageRandom, _host
 from robust_attacks import random as module
 from robust_attacks.philox import philox
 from robust_attacks.random import below, key_of
@@ -119,6 +119,11 @@ def test_chunks_do_not_show(draw, monkeypatch):
         monkeypatch.setattr(module, "_CHUNK", chunk)
         assert torch.equal(draw(random, 99, 5), whole)
         assert torch.equal(draw(random, 99, torch.full((10,), 5)), whole)
+    monkeypatch.setattr(_host, "can_look", lambda tensor: False)
+    for chunk in (7, 1000):
+        monkeypatch.setattr(module, "_DEVICE_CHUNK", chunk)
+        monkeypatch.setattr(module, "_CHUNK", None)
+        assert torch.equal(draw(random, 99, 5), whole)
 
 
 @each_draw

@@ -69,6 +69,8 @@ class Hyperplanes:
         else:
             self._ways, self._slopes = normals * scales, self._sizes.square()
             self._sizes.clamp_(min=_TINY)
+        if self._locked:
+            self._slopes = self._slopes.double()  # once, and not again for every sum
         self._slope = sums(self._slopes)
 
     def nearest(self, points: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,14 +87,16 @@ class Hyperplanes:
         wanted = excess.abs()
         rooms = self._rooms(points, sides)
         parts = self._sizes * rooms
+        if self._locked:
+            parts = parts.double()
         corner = sums(parts) <= wanted
         kinks = rooms if self._norm == "Linf" else rooms.div_(self._sizes)
-        multiplier, share = self._solve(kinks, parts, wanted, corner)
-        steps = (-sides * multiplier).to(points.dtype)[:, None]
-        nearest = torch.addcmul(points, self._ways, steps).clamp_(0, 1)
         if self._locked:
+            nearest = self._moved(points, sides, self._climbed(kinks, parts, wanted))
             nearest = torch.where(corner[:, None], self._corners(points, sides), nearest)
             return nearest, lengths(self._norm, nearest - points)
+        multiplier, share = self._solve(kinks, parts, wanted, corner)
+        nearest = self._moved(points, sides, multiplier)
         length = multiplier if self._norm == "Linf" else lengths(self._norm, nearest - points)
         hard = (~corner & (wanted > 0) & (share < _SOUND)).nonzero()[:, 0]
         if len(hard) and points.dtype == torch.float32:
@@ -110,20 +114,24 @@ class Hyperplanes:
         below = sides.to(points.dtype)[:, None]
         return torch.addcmul((below + 1) / 2, self._upwards, -below).sub_(points).abs_()
 
+    def _moved(self, points: Tensor, sides: Tensor, multiplier: Tensor) -> Tensor:
+        """Every pixel so far towards the plane as the multiplier says, or up to the face of the box."""
+        steps = (-sides * multiplier).to(points.dtype)[:, None]
+        return torch.addcmul(points, self._ways, steps).clamp_(0, 1)
+
     def _solve(self, kinks: Tensor, parts: Tensor, wanted: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
         """The root t of `sum_i min(t, kink_i) slope_i = wanted`, float64 (n,), where `parts = kinks * slopes`.
 
         And the share of `wanted` that the pixels off the box contribute. Rows that are `done` already get anything.
         """
-        slope = self._slope
-        multiplier = (wanted / slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)  # the first step, from 0
+        slope, multiplier = self._slope, self._first(wanted)
         buffer = torch.empty_like(kinks)
-        for _ in range(_LOCKED_STEPS if self._locked else _MOST_STEPS):
+        for _ in range(_MOST_STEPS):
             at = multiplier.to(kinks.dtype)[:, None]
             left = sums(torch.gt(kinks, at, out=buffer).mul_(self._slopes))
             # Where the same pixels are off the box as before, the last step has ended at the root. What is done stays.
             slope, done = torch.where(done, slope, left), done | (left == slope)
-            if not self._locked and bool(done.all()):
+            if bool(done.all()):
                 break
             fixed = sums(torch.le(kinks, at, out=buffer).mul_(parts))
             further = ((wanted - fixed) / slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)
@@ -131,6 +139,24 @@ class Hyperplanes:
             done = done | (further - multiplier <= _CLOSE[kinks.dtype] * further)
             multiplier = further
         return multiplier, slope * multiplier / wanted.clamp(min=_TINY)
+
+    def _climbed(self, kinks: Tensor, parts: Tensor, wanted: Tensor) -> Tensor:
+        """The same root by a fixed number of steps; a row that has arrived stays, one in a corner goes on and on.
+
+        A device is kept busy by few operations per step: `where` with a number would be two, a sum with a type too.
+        """
+        multiplier, nothing = self._first(wanted), parts.new_zeros(())
+        for _ in range(_LOCKED_STEPS):
+            off = kinks > multiplier.to(kinks.dtype)[:, None]
+            slope = sums(torch.where(off, self._slopes, nothing))
+            fixed = sums(torch.where(off, nothing, parts))
+            further = ((wanted - fixed) / slope.clamp_(min=_TINY)).clamp_(max=1 / _TINY)
+            multiplier = torch.maximum(further, multiplier)
+        return multiplier
+
+    def _first(self, wanted: Tensor) -> Tensor:
+        """Where the first step from 0 leads."""
+        return (wanted / self._slope.clamp(min=_TINY)).clamp_(max=1 / _TINY)
 
     def _corners(self, points: Tensor, sides: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """The corners nearest to the planes; pixels that the plane does not depend on stay where they are."""

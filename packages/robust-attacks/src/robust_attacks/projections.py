@@ -63,32 +63,48 @@ def _nearest_l2(images: Tensor, origin: Tensor, candidates: Tensor, radius: Tens
     fixed, slope = _piece(squares, rooms, factor)
     radial = wanted / squares.sum(dim=PIXELS, keepdim=True).clamp_(min=1e-300)
     factor = torch.where(outside, torch.maximum((wanted - fixed) / slope, radial), factor)
-    passes = _MOST_NEWTON_STEPS if _host.can_look(images) else _FIXED_PASSES[images.dtype]
-    factor = _newton(squares, rooms, factor, wanted, ~outside, passes)
+    if _host.can_look(images):
+        factor = _newton(squares, rooms, factor, wanted, ~outside)
+    else:
+        factor = _climbed(squares, rooms, factor, wanted, _FIXED_PASSES[images.dtype])
     return torch.where(outside, move(images, origin, offsets.mul_(factor.sqrt()), radius, 2), clipped)
 
 
-def _newton(
-    squares: Tensor, rooms: Tensor, factor: Tensor, wanted: Tensor | float, done: Tensor, passes: int
-) -> Tensor:
-    """The root of `G(q) = wanted`, from `factor` at or before it; all but the offsets are (N, 1, 1, 1).
+def _newton(squares: Tensor, rooms: Tensor, factor: Tensor, wanted: Tensor | float, done: Tensor) -> Tensor:
+    """The root of `G(q) = wanted`, from `factor` at or before it, until all images are done.
+
+    All but the offsets are (N, 1, 1, 1).
+    """
+    slope = torch.full_like(factor, -1.0)
+    for _ in range(_MOST_NEWTON_STEPS):
+        before = slope
+        fixed, slope = _piece(squares, rooms, factor)
+        # The factor only rises and the set of entries below their room only shrinks: the same slope is the same set,
+        # and the same set means that the last step has ended at the root.
+        done = done | (slope == before)
+        if bool(done.all()):
+            break
+        factor = torch.where(done, factor, torch.maximum(factor, (wanted - fixed) / slope))
+    return factor
+
+
+def _climbed(squares: Tensor, rooms: Tensor, factor: Tensor, wanted: Tensor | float, passes: int) -> Tensor:
+    """The same root without a look, by as many of Newton's steps; an image that has arrived stays where it is.
 
     With every step, the gap that is left times the slope of G falls at least to a quarter: a tangent of a concave
     function loses of the gap what the slope keeps. The gap is at most the slope times the way to the root, so, from
     the start of `_nearest_l2`, k steps leave less than 2^-k of `wanted`, times the length of the candidate's offset
     over that of the clipped candidate's. 32 steps are enough for float32, and 64 for float64, if these lengths are
     within a factor of 256; six are usual.
+
+    A device is kept busy by few operations per step that write little: `where` with a number would be two.
     """
-    slope = torch.full_like(factor, -1.0)
+    kinks, nothing = rooms / squares, squares.new_zeros(())  # NaN where there is neither offset nor room: nothing too
     for _ in range(passes):
-        before = slope
-        fixed, slope = _piece(squares, rooms, factor)
-        # The factor only rises and the set of entries below their room only shrinks: the same slope is the same set,
-        # and the same set means that the last step has ended at the root.
-        done = done | (slope == before)
-        if _host.can_look(factor) and bool(done.all()):
-            break
-        factor = torch.where(done, factor, torch.maximum(factor, (wanted - fixed) / slope))
+        below = kinks > factor
+        slope = torch.where(below, squares, nothing).sum(dim=PIXELS, keepdim=True).clamp_(min=1e-300)
+        fixed = torch.where(below, nothing, rooms).sum(dim=PIXELS, keepdim=True)
+        factor = torch.maximum(factor, (wanted - fixed) / slope)
     return factor
 
 

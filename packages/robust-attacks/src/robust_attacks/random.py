@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_attacks import _host
 from robust_attacks.philox import philox
 
 Start = int | Tensor
@@ -16,6 +17,7 @@ Start = int | Tensor
 
 _WORD = 0xFFFFFFFF
 _CHUNK = 1 << 15  # Philox blocks worked on at once: a few arrays of 256 KiB, small enough for the cache
+_DEVICE_CHUNK = 1 << 20  # on a device, where a chunk costs some 150 launches however small it is: arrays of 8 MiB
 
 
 @functools.lru_cache(maxsize=1024)
@@ -271,8 +273,9 @@ class ImageRandom:
         key, c1 = key_of(self.seed, use), restart + 256 * target
         origin, start = (start[:, None], 0) if isinstance(start, Tensor) else (None, start)
         blocks = range(start // 4, (start + count + 3) // 4)
-        width = min(max(len(blocks), 1), _CHUNK)
-        height = max(_CHUNK // width, 1)
+        chunk = _CHUNK if _host.can_look(ids) else _DEVICE_CHUNK
+        width = min(max(len(blocks), 1), chunk)
+        height = max(chunk // width, 1)
         for row in range(0, len(ids), height):
             some = ids[row : row + height, None]
             for block in range(blocks.start, blocks.stop, width):

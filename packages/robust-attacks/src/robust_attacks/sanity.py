@@ -109,7 +109,8 @@ def sweep(model: Model, images: Tensor, labels: Tensor, *, random: ImageRandom |
 
     Examples:
         >>> model = lambda images: torch.stack((images.round().sum(dim=(1, 2, 3)), 1 - images[:, 0, 0, 0]), dim=1)
-        >>> [flag.name for flag in sweep(model, torch.full((2, 1, 1, 2), 0.6), torch.tensor([0, 0]))]
+        >>> images, random = torch.full((2, 1, 1, 2), 0.6), ImageRandom(0)
+        >>> [flag.name for flag in sweep(model, images, torch.tensor([0, 0]), random=random)]
         ['unbounded-attack']
     """
     random = check_call(Linf(eps=0.0), images, labels, random)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PARITY = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "parity"
+PARITY = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "parity"
 
 
 @dataclass(frozen=True)
