@@ -10,7 +10,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from robust_bench.benchmarks import digits, folder
+from robust_bench.benchmarks import (
+    cifar,
+    cifar_attacks,
+    cifar_c,
+    cifar_p,
+    digits,
+    folder,
+    human,
+    imagenet,
+    imagenet_attacks,
+    imagenet_c,
+    imagenet_p,
+    imagenet_subsets,
+    objectnet,
+)
 from robust_bench.benchmarks.attacks import AutoAttack as AutoAttack
 from robust_bench.benchmarks.attacks import Sweep as Sweep
 from robust_bench.benchmarks.entry import Entry as Entry
@@ -34,9 +48,22 @@ __all__ = [
     "names",
 ]
 
-ENTRIES: Mapping[str, Entry] = MappingProxyType(
-    {entry.name: entry for module in (digits, folder) for entry in module.ENTRIES}
+_MODULES = (
+    digits,
+    folder,
+    imagenet,
+    imagenet_subsets,
+    objectnet,
+    imagenet_c,
+    imagenet_p,
+    imagenet_attacks,
+    cifar,
+    cifar_attacks,
+    cifar_c,
+    cifar_p,
+    human,
 )
+ENTRIES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for module in _MODULES for entry in module.ENTRIES})
 """All benchmarks by name."""
 
 

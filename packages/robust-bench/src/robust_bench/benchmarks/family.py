@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_bench.benchmarks.entry import Entry, Options
 from robust_bench.conditions import Condition, Corrupted
-from robust_bench.corruptions import CORRUPTIONS, preset_for
+from robust_bench.corruptions import CORRUPTIONS, available, preset_for
 from robust_bench.part import Benchmark, Part, image_shape
 from robust_bench.tables import eps_text
 
@@ -63,13 +63,13 @@ class Family:
             preset = preset_for(side, side)
             return tuple(
                 Corrupted(corruption=corruption, severity=severity, preset=preset)
-                for corruption in CORRUPTIONS
+                for corruption in available(side, side)
                 for severity in _SEVERITIES
             )
 
         return self._entry(
             self.generated,
-            f"the same under {len(CORRUPTIONS)} corruptions at severities 1 to 5, made here",
+            f"the same under the {len(CORRUPTIONS)} corruptions that the size allows, at severities 1 to 5, made here",
             lambda options: self._under(self.generated, options, conditions),
         )
 

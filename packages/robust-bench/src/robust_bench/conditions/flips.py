@@ -1,0 +1,104 @@
+"""Sequences of frames, of which is measured how much the answer changes from frame to frame."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from robust_attacks import ImageRandom
+from torch import Tensor
+
+from robust_bench._checks import Model, check_logits
+from robust_bench.metrics import sequence_flips, sequence_top5_distances, sequence_zipf_distances, top5_classes
+from robust_bench.records import Records
+
+FLIPS = "flips"
+"""The further column of the share of compared frames with different predictions."""
+
+TOP5_DISTANCE = "top5_distance"
+"""The further column of the mean top-5 distance between compared frames."""
+
+ZIPF_DISTANCE = "zipf_distance"
+"""The further column of the mean Zipf distance between compared frames."""
+
+
+def is_noise(perturbation: str) -> bool:
+    """Tell whether a perturbation's frames are all compared with the first, which is clean.
+
+    Examples:
+        >>> is_noise("speckle_noise"), is_noise("tilt")
+        (True, False)
+    """
+    return perturbation.endswith("noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flips:
+    """Look at every frame of a sequence, and compare frames as ImageNet-P does.
+
+    Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019,
+    arXiv:1903.12261, section 5. Prediction, confidence and whether it is right are those of the first frame.
+
+    Args:
+        noise: whether the perturbation is a noise: every frame is compared with the first, which is clean, and
+            otherwise with the one `difficulty` before it.
+        difficulty: 1 in papers; of a noise it tells which files these are.
+        perturbation: its name, e.g. "tilt".
+
+    Raises:
+        ValueError: if `difficulty` is not at least 1.
+    """
+
+    noise: bool
+    difficulty: int = 1
+    perturbation: str = "sequence"
+    only_right: ClassVar[bool] = False
+    dimensions: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        if self.difficulty < 1:
+            raise ValueError(f"difficulty must be at least 1, got {self.difficulty}; papers use 1")
+
+    @property
+    def label(self) -> str:
+        """Name the perturbation, with the difficulty where it is not 1."""
+        return self.perturbation + (f", difficulty {self.difficulty}" if self.difficulty != 1 else "") + ", first frame"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Give the arguments."""
+        return {
+            "kind": "sequence",
+            "perturbation": self.perturbation,
+            "noise": self.noise,
+            "difficulty": self.difficulty,
+        }
+
+    def change(self, _model: Model, images: Tensor, _labels: Tensor, _random: ImageRandom, /) -> Tensor:
+        """Return the same sequences."""
+        return images
+
+    def measure(self, model: Model, images: Tensor, labels: Tensor, _random: ImageRandom, /) -> Records:
+        """Compare the frames of sequences (N, T, C, H, W), all of which the model sees at once.
+
+        Raises:
+            ValueError: if there are too few frames to compare, the model returns no logits (N, K), or fewer than 5.
+        """
+        start = time.perf_counter()
+        with torch.no_grad():
+            frames, count = images.flatten(0, 1), images.shape[1]
+            found = check_logits(model(frames), frames, labels.repeat_interleave(count))
+        logits = found.float().view(len(images), count, found.shape[1])
+        top = top5_classes(logits)
+        predictions = top[:, 0, 0]
+        return Records(
+            predictions=predictions.cpu(),
+            confidences=logits[:, 0].softmax(dim=1).amax(dim=1).cpu(),
+            right=(predictions == labels).cpu(),
+            seconds=time.perf_counter() - start,
+            more={
+                FLIPS: sequence_flips(top[..., 0], self.noise, self.difficulty),
+                TOP5_DISTANCE: sequence_top5_distances(top, self.noise, self.difficulty),
+                ZIPF_DISTANCE: sequence_zipf_distances(logits, self.noise, self.difficulty),
+            },
+        )

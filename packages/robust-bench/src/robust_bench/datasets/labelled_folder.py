@@ -1,0 +1,82 @@
+"""Images in folders whose labels are known beforehand."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from robust_bench.datasets.listing import Listing
+from robust_bench.fingerprint import without_addresses
+
+IMAGES = (".jpeg", ".jpg", ".png", ".webp")
+"""Endings of image files."""
+
+
+class Treatment(Protocol):
+    """From an image file to what the model takes: `Preprocess`, `AsStored`, or a dataclass of the same kind."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Give the values, and the steps in words."""
+        ...
+
+    def transform(self) -> Callable[[Any], Tensor]:
+        """Make the function from a Pillow image (RGB) to a uint8 tensor (C, H, W)."""
+        ...
+
+
+class LabelledFolder(Dataset[tuple[Tensor, int]]):
+    """Images `<folder>/<image>` as float tensors in [0, 1] with the labels that were given to their folders.
+
+    `robust_bench.datasets.Folder` numbers its folders itself; here the numbers come from outside, so that a set of some
+    of ImageNet's classes, or with folders in another order, has right labels.
+
+    Args:
+        path: what the class folders lie in.
+        labels: of every folder that is read.
+        preprocess: what is done to the images.
+
+    Raises:
+        FileNotFoundError: when it is first used, if a folder is missing.
+        ValueError: when it is first used, if a folder has no images; and for an unreadable image, or one of the wrong
+            size, when it is taken. The message names the file.
+    """
+
+    def __init__(self, path: str | Path, labels: Mapping[str, int], *, preprocess: Treatment) -> None:
+        self.listing = Listing(path=Path(path), labels=labels, suffixes=IMAGES)
+        self.preprocess = preprocess
+        self._transform = preprocess.transform()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of the names, sizes and labels of all files, and of what is done to the images."""
+        return fingerprint_of(self.listing, self.preprocess)
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    def filename(self, index: int) -> str:
+        """Name an image from the folder on."""
+        return self.listing.name(index)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        file = self.listing.file(index)
+        try:
+            with Image.open(file) as image:
+                out = self._transform(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
+            raise ValueError(f"cannot read the image {file}: {error}") from error
+        return out.to(torch.float32).div_(255.0), self.listing.label(index)
+
+
+def fingerprint_of(listing: Listing, treatment: Treatment) -> str:
+    """Give the sha256 of the names, sizes and labels of files, and of what is done to them."""
+    text = f"{without_addresses(treatment)}\n{sorted(listing.labels.items())}\n{listing.digest}"
+    return hashlib.sha256(text.encode()).hexdigest()
