@@ -40,6 +40,7 @@ from robust_bench.metrics.flips import flip_probability as flip_probability
 from robust_bench.metrics.flips import flip_rates as flip_rates
 from robust_bench.metrics.flips import mean_flip_rate as mean_flip_rate
 from robust_bench.metrics.flips import sequence_flips as sequence_flips
+from robust_bench.metrics.holm import holm as holm
 from robust_bench.metrics.human_sets import LEFT_OUT_CONDITIONS as LEFT_OUT_CONDITIONS
 from robust_bench.metrics.human_sets import kept_conditions as kept_conditions
 from robust_bench.metrics.human_sets import mean_over_human_pairs as mean_over_human_pairs
@@ -87,6 +88,7 @@ __all__ = [
     "flip_probability",
     "flip_rates",
     "fpr_at_recall",
+    "holm",
     "human_shape_bias",
     "kept_conditions",
     "max_calibration_error",
