@@ -1,15 +1,11 @@
 """The report page: tables and figures of a run folder in one HTML file without any external resource."""
 
-import json
-from importlib import resources
 from pathlib import Path
-
-import jinja2
 
 from robust_bench.files import check_folder, write_durably
 from robust_bench.report.run_folder import RunFolder
 from robust_bench.report.sections import sections
-from robust_bench.tables import interval, number, percent
+from robust_bench.report.templates import page
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -35,20 +31,10 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def render(run: RunFolder) -> str:
     """Render a run folder as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("robust_bench", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "number": number, "interval": interval}
-    environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=dict)
-    style = resources.files("robust_bench.report").joinpath("style.css").read_text(encoding="utf-8")
-    return environment.get_template("run.html.j2").render(
+    return page(
+        "run.html.j2",
         title=run.path.resolve().name,
         results=run.results,
         sections=sections(run.results),
         figures=run.figures,
-        style=style,
     )

@@ -4,7 +4,7 @@ import base64
 import collections
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -62,24 +62,65 @@ class RunFolder:
             FileNotFoundError: if there is no such folder, no result in it, or a figure is listed that is not there.
             ValueError: if a result or the index of the figures is damaged; the file is named.
         """
-        folder = Path(path)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no run folder {folder}: `robust-bench run --out {folder}` writes one")
-        below = sorted(folder.glob(f"*/{RESULT_FILE}"), key=lambda file: file.parent.name)
-        files = [file for file in (folder / RESULT_FILE, *below) if file.is_file()]
+        files = result_files(path)
         results = [Result.load(file) for file in files]
-        if not results:
-            raise FileNotFoundError(
-                f"no results in {folder}: expected {folder / RESULT_FILE}, or <model>/{RESULT_FILE} below it"
-            )
-        taken = collections.Counter(result.model for result in results)
-        named = (
-            dataclasses.replace(result, model=f"{result.model} ({file.parent.resolve().name})")
-            if taken[result.model] > 1
-            else result
-            for file, result in zip(files, results, strict=True)
+        return cls(path=Path(path), results=distinct(results, files), figures=figures_of(path))
+
+
+def result_files(path: str | Path) -> tuple[Path, ...]:
+    """Find the results in a run folder: its own first, then those below in the order of their folders' names.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no result in it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no run folder {folder}: `robust-bench run --out {folder}` writes one")
+    below = sorted(folder.glob(f"*/{RESULT_FILE}"), key=lambda file: file.parent.name)
+    files = tuple(file for file in (folder / RESULT_FILE, *below) if file.is_file())
+    if not files:
+        raise FileNotFoundError(
+            f"no results in {folder}: expected {folder / RESULT_FILE}, or <model>/{RESULT_FILE} below it"
         )
-        return cls(path=folder, results=tuple(named), figures=_figures(folder / "figures"))
+    return files
+
+
+def distinct(results: Sequence[Result], files: Sequence[Path]) -> tuple[Result, ...]:
+    """Give models of the same name that of their folder as well, as in "robust (b)".
+
+    Where that is the same too, the folders above it come along, as in "robust (x/b)".
+
+    Raises:
+        ValueError: if a file is there twice.
+    """
+    if len(set(files)) < len(files):
+        raise ValueError("a result file is there twice: name every run folder once")
+    named = list(results)
+    while twins := [name for name, count in collections.Counter(each.model for each in named).items() if count > 1]:
+        for name in twins:
+            positions = [position for position, each in enumerate(named) if each.model == name]
+            labels = _tails([files[position].parent.absolute().parts for position in positions])
+            for position, label in zip(positions, labels, strict=True):
+                named[position] = dataclasses.replace(named[position], model=f"{name} ({label})")
+    return tuple(named)
+
+
+def _tails(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """The fewest last parts of different paths that tell them apart."""
+    length = 1
+    while len({path[-length:] for path in paths}) < len(paths) and length < max(map(len, paths)):
+        length += 1
+    return ["/".join(path[-length:]) for path in paths]
+
+
+def figures_of(path: str | Path) -> tuple[Figure, ...]:
+    """Read the figures that lie in a run folder.
+
+    Raises:
+        FileNotFoundError: if one is listed that is not there.
+        ValueError: if their index is damaged.
+    """
+    return _figures(Path(path) / "figures")
 
 
 def _figures(folder: Path) -> tuple[Figure, ...]:

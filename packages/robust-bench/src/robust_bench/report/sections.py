@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from robust_bench.families import SEVERITIES, Family, families, is_corruption, is_sweep
+from robust_bench.report.data import described, own_folder
 from robust_bench.result import Result, Row
 from robust_bench.tables import ACCURACY, eps_text, metric_title
 
@@ -41,22 +41,24 @@ class Section:
 
 def sections(results: Sequence[Result]) -> tuple[Section, ...]:
     """Arrange results; numbers of different data sets never share a table."""
+    models = [result.model for result in results]
+    return tuple(Section(title=title, sheets=tuple(_sheets(models, rows))) for title, rows in by_data(results).items())
+
+
+def by_data(results: Sequence[Result]) -> dict[str, list[list[Row]]]:
+    """Give every result's rows by the data they were measured on, whose words say what and how many."""
     found: dict[str, list[list[Row]]] = {}
     for position, result in enumerate(results):
         for row in result.rows:
             lists = found.setdefault(_data(result, row), [[] for _ in results])
             lists[position].append(row)
-    models = [result.model for result in results]
-    return tuple(Section(title=title, sheets=tuple(_sheets(models, rows))) for title, rows in found.items())
+    return found
 
 
 def _data(result: Result, row: Row) -> str:
-    about = result.settings.get("data", {})
-    known: Any = about.get(row.benchmark, {}) if isinstance(about, dict) else {}
-    name = str(known.get("dataset") or row.benchmark) if isinstance(known, dict) else row.benchmark
-    if isinstance(known, dict) and "path" in known:
-        name += f" {known['path']}"
-    return f"{name}, {row.count:,} images"
+    known = described(result, row.benchmark)
+    name = str(known.get("dataset") or row.benchmark)
+    return f"{f'{name} {own_folder(known)}'.strip()}, {row.count:,} images"
 
 
 def _sheets(models: Sequence[str], rows: Sequence[Sequence[Row]]) -> Iterable[Sheet]:
