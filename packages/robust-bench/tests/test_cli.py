@@ -116,7 +116,18 @@ def test_run_and_report(tmp_path, weights, capsys):
     assert main(["report", str(out)]) == 0
     assert "Linf" in (out / "report" / "index.html").read_text(encoding="utf-8")
     assert main(["report", str(out), "--out", str(tmp_path / "site")]) == 0
-    assert (tmp_path / "site" / "index.html").is_file()
+    assert "<table" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert len(json.loads((tmp_path / "site" / "leaderboard.json").read_text(encoding="utf-8"))) > 1
+    assert main(["report", str(out), str(out)]) == 2
+    assert "give --out DIR" in capsys.readouterr().err
+    assert main(["compare", str(out), str(out), "--resamples", "10", "--out", str(tmp_path / "both.json")]) == 0
+    assert "McNemar" in capsys.readouterr().out
+    assert json.loads((tmp_path / "both.json").read_text(encoding="utf-8"))["format"] == "robust-comparison/1"
+    assert main(["card", str(out)]) == 0
+    assert "--attack.steps 2" in capsys.readouterr().out
+    assert main(["export", str(out), "--out", str(tmp_path / "results.csv")]) == 0
+    assert (tmp_path / "results.csv").read_text(encoding="utf-8").count("\n") == 4
+    assert main(["export", str(out), "--out", str(tmp_path / "records.parquet")]) == 0
 
 
 def test_a_configuration_file_with_overrides(tmp_path):

@@ -1,13 +1,17 @@
 """The digits' split and folders of images."""
 
 import hashlib
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from robust_bench.datasets import class_folders, digits, folder
-from robust_bench.preprocess import Preprocess
+from robust_bench.datasets.class_map import ClassMap
+from robust_bench.preprocess import AsStored, Preprocess
 from sklearn.datasets import load_digits
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import DataLoader
 
 
@@ -89,11 +93,80 @@ def test_a_transform_of_the_callers_is_used(root):
         folder(root, preprocess=Preprocess(), transform=lambda picture: picture)
 
 
-def test_grey_and_transparent_images_become_three_channels(root):
-    Image.new("L", (20, 20), 7).save(root / "1" / "0.png")
-    Image.new("RGBA", (20, 20), (1, 2, 3, 4)).save(root / "1" / "1.png")
-    data = folder(root, preprocess=Preprocess(size=8))
-    assert [data[index][0].shape[0] for index in (0, 1)] == [3, 3]
+@pytest.fixture
+def noise(tmp_path):
+    """Images of 12 x 12 random pixels in three classes, with names whose order is not that of their letters."""
+    generator = np.random.default_rng(0)
+    for name in ("b/2.png", "b/10.png", "b/x1y20.PNG", "b/x1y3.png", "a2/1.png", "a10/1.png", "a10/0.png"):
+        (tmp_path / "noise" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "noise" / name, "PNG")
+    return tmp_path / "noise"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_labels_and_their_order_are_those_of_timms_reader(noise, workers):
+    reader = ReaderImageFolder(str(noise))
+    data = pickle.loads(pickle.dumps(folder(noise, preprocess=AsStored(stored=12))))
+    assert [data.filename(index) for index in range(len(data))] == reader.filenames()
+    batches = list(DataLoader(data, 3, num_workers=workers))
+    images = torch.cat([images for images, _ in batches])
+    expected = np.stack([np.asarray(Image.open(path)) for path, _ in reader.samples])
+    assert torch.equal(images, torch.from_numpy(expected).permute(0, 3, 1, 2) / 255)
+    assert torch.cat([labels for _, labels in batches]).tolist() == [label for _, label in reader.samples]
+
+
+def test_a_class_map_changes_labels_and_not_the_order(noise):
+    plain = folder(noise)
+    mapped = folder(noise, class_map=ClassMap(labels={"a2": 7, "a10": 7, "b": 0, "never seen": 9}))
+    names = [mapped.filename(index) for index in range(7)]
+    assert names == [plain.filename(index) for index in range(7)]
+    assert [mapped[index][1] for index in range(7)] == [7 if name.startswith("a") else 0 for name in names]
+    assert (plain.num_classes, mapped.num_classes) == (3, 10)
+    assert plain.fingerprint != mapped.fingerprint == pickle.loads(pickle.dumps(mapped)).fingerprint
+
+
+def test_a_folder_that_is_not_in_the_class_map_is_an_error_with_its_path(noise):
+    with pytest.raises(ValueError, match=r"the class 'a10' of .*noise/a10 is not in the class map"):
+        folder(noise, class_map=ClassMap(labels={"a2": 0, "b": 1}))
+
+
+def test_a_class_map_is_asked_once_for_a_class_and_not_for_every_image(noise):
+    class Counting(ClassMap):
+        def label(self, name, *, of):
+            asked.append(name)
+            return super().label(name, of=of)
+
+    asked = []
+    data = folder(noise, class_map=Counting(labels={"a2": 0, "a10": 1, "b": 2}))
+    list(data)
+    assert sorted(asked) == ["a10", "a2", "b"]
+
+
+def test_other_files_and_hidden_ones_are_not_looked_at(noise):
+    before = [folder(noise).filename(index) for index in range(7)]
+    for name in ("readme.txt", "b/Thumbs.db", "b/._2.png", "b/notes/x.txt", ".cache/x.png", "__MACOSX/b/2.png"):
+        (noise / name).parent.mkdir(parents=True, exist_ok=True)
+        (noise / name).write_bytes(b"?")
+    assert [folder(noise).filename(index) for index in range(len(folder(noise)))] == before
+
+
+def test_images_of_other_formats_are_not_lost(noise):
+    for ending in ("webp", "bmp", "ppm", "jpeg", "tif"):
+        Image.new("RGB", (12, 12)).save(noise / "b" / f"more.{ending}")
+    assert len(folder(noise)) == 7 + 5
+
+
+def test_the_fingerprint_follows_names_sizes_and_treatment(noise):
+    usual = folder(noise).fingerprint
+    assert folder(noise).fingerprint == usual
+    others = {folder(noise, preprocess=Preprocess(size=8)).fingerprint}
+    (noise / "b" / "2.png").rename(noise / "b" / "3.png")
+    others.add(folder(noise).fingerprint)
+    with (noise / "b" / "3.png").open("ab") as file:
+        file.write(b"more")
+    others.add(folder(noise).fingerprint)
+    assert len(others - {usual}) == 3
 
 
 def test_a_missing_folder_is_an_error_with_its_path(tmp_path):
@@ -113,11 +186,18 @@ def test_an_empty_class_would_move_the_labels_and_is_an_error(root):
     (root / "3").mkdir()
     with pytest.raises(ValueError, match=r"3: the labels of the classes after it"):
         folder(root)
+    with pytest.raises(ValueError, match=r"no images in the class folder .*3: fill it or remove it"):
+        folder(root, class_map=ClassMap(labels={"1": 0, "2": 1, "3": 2, "10": 3}))
 
 
 def test_images_deeper_or_outside_are_errors(root):
     Image.new("RGB", (9, 9)).save(root / "stray.png")
-    with pytest.raises(ValueError, match="outside of class folders"):
+    with pytest.raises(ValueError, match=r"outside of class folders below .*stray\.png"):
+        folder(root)
+    (root / "stray.png").unlink()
+    (root / "1" / "2").mkdir()
+    Image.new("RGB", (9, 9)).save(root / "1" / "2" / "deep.png")
+    with pytest.raises(ValueError, match=r"outside of class folders below .*1/2/deep\.png"):
         folder(root)
 
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from robust_bench import Result
 from robust_bench.benchmarks import Sweep
+from robust_bench.corruptions import available
 from robust_bench.merging import join, merge
 from robust_bench.runner import Run
 from robust_models import create_model
@@ -36,7 +37,7 @@ def test_a_run_writes_one_result_with_every_condition_once(tmp_path):
     labels = [(row.benchmark, row.condition) for row in result.rows]
     assert labels[0] == ("digits", "clean")
     assert labels[-1] == ("digits", "PGD-2, Linf 0.1")
-    assert len(labels) == len(set(labels)) == 22
+    assert len(labels) == len(set(labels)) == 2 + 5 * len(available(8, 8))
     assert result.settings["model"]["spec"] == "small_cnn_8"
     assert set(result.settings["data"]) == {"digits"}
 
@@ -84,7 +85,7 @@ def test_a_folder_is_resized_to_the_models_own_size(tmp_path):
     [
         ({"benchmarks": " , "}, "at least one benchmark"),
         ({"benchmarks": "digits,nothing"}, "unknown benchmark 'nothing'"),
-        ({"benchmarks": "folder"}, "needs a folder"),
+        ({"benchmarks": "folder"}, "needs its images"),
         ({"data": Path("cats")}, "'cats' is in vain"),
         ({"device": "foo"}, "device 'foo'"),
         ({"device": "meta"}, "device 'meta'"),

@@ -55,11 +55,11 @@ def check_pair(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_batch(images: Tensor, labels: Tensor, dimensions: int = 4) -> None:
-    """Refuse anything but float images (N, C, H, W), or sequences (N, T, C, H, W), in [0, 1] with integer labels (N,).
+    """Refuse anything but float images (N, C, H, W), or sequences (N, T, C, H, W), with integer labels (N,).
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another shape or range.
+        ValueError: for another shape.
     """
     if not images.is_floating_point():
         raise TypeError(f"images must be floats in [0, 1], got {images.dtype}: divide 8-bit images by 255")
@@ -73,8 +73,16 @@ def check_batch(images: Tensor, labels: Tensor, dimensions: int = 4) -> None:
             f"labels must have the shape ({len(images)},), one index per image, got {tuple(labels.shape)}: "
             "one-hot labels become indices with labels.argmax(1)"
         )
+
+
+def check_range(images: Tensor) -> None:
+    """Refuse images that leave [0, 1].
+
+    Raises:
+        ValueError: if they do, or hold NaN.
+    """
     if images.numel():
-        low, high = (float(bound) for bound in torch.aminmax(images))
+        low, high = torch.stack(torch.aminmax(images)).tolist()  # a GPU is waited for once
         if not (low >= 0.0 and high <= 1.0):  # also true for NaN
             raise ValueError(f"images must lie in [0, 1], got [{low:.4g}, {high:.4g}]: {_INSIDE}")
 
@@ -99,12 +107,13 @@ def check_logits(logits: Any, images: Tensor, labels: Tensor) -> Tensor:
             f"{tuple(logits.shape)}: a backbone that returns feature maps needs its classifier"
         )
     classes = logits.shape[1]
-    low, high = (int(bound) for bound in torch.aminmax(labels))
+    found = (*torch.aminmax(labels), torch.isfinite(logits).all())
+    low, high, finite = torch.stack([each.to(torch.int64) for each in found]).tolist()  # a GPU is waited for once
     if low < 0 or high >= classes:
         raise ValueError(
             f"labels lie in {low}..{high}, but the model returns {classes} logits: build it for these classes, "
             f"e.g. create_model(..., num_classes={max(high, 0) + 1}), or check that this is the right data set"
         )
-    if not bool(torch.isfinite(logits).all()):
+    if not finite:
         raise ValueError("the model returned logits that are NaN or infinite: check its weights and its precision")
     return logits

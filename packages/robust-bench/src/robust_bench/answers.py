@@ -1,5 +1,6 @@
 """What a model said about all images of a part, as arrays."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def from_lines(benchmark: str, conditions: Conditions, records: Iterable[Seen]) 
         ids.append(seen.id)
         labels.append(seen.label)
         if seen.name is not None:
-            names.append(seen.name)
+            names.append(sys.intern(seen.name))  # the same in all cells of a corrupted set
         for number, column in enumerate(columns):
             column.add(seen, number)
     return tuple(

@@ -1,4 +1,4 @@
-"""The command `robust-bench`: list, run, merge and report."""
+"""The command `robust-bench`."""
 
 import os
 import sys
@@ -13,10 +13,15 @@ from robust_bench import listing
 from robust_bench._checks import ModelError
 from robust_bench._distribution import DISTRIBUTION, __version__
 from robust_bench.benchmarks import AutoAttack, Sweep
+from robust_bench.card import card
+from robust_bench.compare import compare
 from robust_bench.evaluate import Interrupted
+from robust_bench.export import write_comparison, write_table
+from robust_bench.files import write_durably
 from robust_bench.merging import merge
-from robust_bench.report import write_report
-from robust_bench.report.run_folder import RESULT_FILE
+from robust_bench.parquet import write_records
+from robust_bench.report import write_report, write_site
+from robust_bench.report.run_folder import RESULT_FILE, RunFolder
 from robust_bench.result import Result
 from robust_bench.runner import Run
 from robust_bench.tables import render, table
@@ -44,8 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "merge":
                     _show(merge(given.merge.run))
                     print_path("result", given.merge.run / RESULT_FILE)
+                case "compare":
+                    _compare(given.compare)
+                case "export":
+                    _export(given.export)
+                case "card":
+                    _card(given.card)
                 case "report":
-                    print_path("report", write_report(given.report.run, given.report.out))
+                    _report(given.report)
     except Interrupted as stop:
         if stop.results and _first():
             _show(stop.results)
@@ -54,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_error("interrupted: nothing was written")
         return 130
-    except (ValueError, TypeError, OSError, ModelError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ModelError) as error:
         print_error(_line(error))
         return 2
     return 0
@@ -88,10 +99,28 @@ def _parser() -> ArgumentParser:
     merging = ArgumentParser(allow_abbrev=False, description="Put the parts of separate jobs together.")
     merging.add_argument("run", type=Path, help="the run folder, --out of the jobs")
     commands.add_subcommand("merge", merging, help="put the parts of `run --shard i/n` together")
-    report = ArgumentParser(allow_abbrev=False, description="Write the results in a run folder as one HTML page.")
-    report.add_argument("run", type=Path, help="the run folder, or one that holds several")
-    report.add_argument("--out", type=Path | None, default=None, help="folder for index.html (default: RUN/report)")
-    commands.add_subcommand("report", report, help="write the results of a run folder as one HTML page")
+    comparing = ArgumentParser(allow_abbrev=False, description="Compare two models image by image.")
+    comparing.add_argument("a", type=Path, help="the run folder of one model")
+    comparing.add_argument("b", type=Path, help="that of the other")
+    comparing.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    comparing.add_argument("--out", type=Path | None, default=None, help="write the comparison to a .json or .md file")
+    commands.add_subcommand("compare", comparing, help="compare two runs, with paired significance")
+    exporting = ArgumentParser(allow_abbrev=False, description="Write results or records for other programs.")
+    exporting.add_argument("runs", type=Path, nargs="+", help="run folders")
+    exporting.add_argument(
+        "--out", type=Path, required=True, help="a .csv, .md or .json file of results, or a .parquet file of records"
+    )
+    commands.add_subcommand("export", exporting, help="write results as CSV, Markdown or JSON, records as Parquet")
+    carding = ArgumentParser(allow_abbrev=False, description="Everything that is needed to repeat a run, as Markdown.")
+    carding.add_argument("run", type=Path, help="the run folder")
+    carding.add_argument("--out", type=Path | None, default=None, help="write it to a file")
+    commands.add_subcommand("card", carding, help="say everything that is needed to repeat a run")
+    report = ArgumentParser(allow_abbrev=False, description="Write results as HTML that needs no network.")
+    report.add_argument("runs", type=Path, nargs="+", help="one run folder, or several for a leaderboard")
+    report.add_argument(
+        "--out", type=Path | None, default=None, help="folder for a leaderboard (default: one page in RUN/report)"
+    )
+    commands.add_subcommand("report", report, help="write a run as one HTML page, or several as a leaderboard")
     return parser
 
 
@@ -106,6 +135,40 @@ def _list(given: Namespace) -> None:
 
 def _print(shown: RenderableType) -> None:
     sys.stdout.write(render(shown, width=max(100, Console().width)) + "\n")
+
+
+def _compare(given: Namespace) -> None:
+    found = compare(given.a, given.b, resamples=given.resamples)
+    _print(found)
+    if given.out is not None:
+        print_path("comparison", write_comparison(found, given.out))
+
+
+def _export(given: Namespace) -> None:
+    if given.out.suffix != ".parquet":
+        results = [result for run in given.runs for result in RunFolder.read(run).results]
+        print_path("results", write_table(results, given.out))
+        return
+    if len(given.runs) > 1:
+        raise ValueError(f"a file of records is of one run, got {len(given.runs)}: give each a file of its own")
+    print_path("records", write_records(given.runs[0], given.out))
+
+
+def _report(given: Namespace) -> None:
+    if given.out is not None:
+        print_path("leaderboard", write_site(given.runs, given.out))
+    elif len(given.runs) == 1:
+        print_path("report", write_report(given.runs[0]))
+    else:
+        raise ValueError(f"a leaderboard of {len(given.runs)} runs needs a folder: give --out DIR")
+
+
+def _card(given: Namespace) -> None:
+    text = card(given.run)
+    if given.out is None:
+        sys.stdout.write(text)
+    else:
+        print_path("card", write_durably(given.out, text))
 
 
 def _run(run: Run) -> None:

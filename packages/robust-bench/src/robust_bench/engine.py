@@ -29,11 +29,24 @@ from robust_bench.versions import versions
 from robust_bench.world import World
 
 _PATIENCE = 60  # seconds for the shards of other machines to be seen
+_FRAMES = 32  # about as many as the published sequences have
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a part is evaluated; see `robust_bench.evaluate`."""
+    """How a part is evaluated; see `robust_bench.evaluate`.
+
+    Args:
+        device: where to compute.
+        batch_size: images per batch.
+        seed: of random draws.
+        workers: processes that read.
+        progress: whether to show a bar; None shows it on a terminal.
+        shard_size: images per shard; None means the usual.
+        world: which part of the work this process has.
+        skip: whether images that cannot be read are skipped.
+        keep: whether the answers about all images are given back.
+    """
 
     device: torch.device
     batch_size: int
@@ -217,7 +230,7 @@ def _all(tasks: Sequence[_Task], source: DataLoader[Any] | Dataset[Any], setting
 
     def numbered() -> Iterator[Batch]:
         first = 0
-        for batch in all_batches(source, settings.batch_size, settings.workers):
+        for batch in all_batches(source, _items_at_once(tasks[0].part, settings), settings.workers):
             images, labels = check_pair(batch)
             yield images, labels, torch.arange(first, first + len(images))
             first += len(images)
@@ -248,7 +261,7 @@ def _missing(
     first = tasks[0].shards
     assert first is not None
     ids = [[id_ for shard in group for id_ in first.ids(shard)] for group in groups]
-    size = settings.batch_size
+    size = _items_at_once(tasks[0].part, settings)
     parts = [[some[start : start + size] for start in range(0, len(some), size)] for some in ids]
     read = numbered_batches(source, [part for some in parts for part in some], settings.workers, skip=settings.skip)
     for group, part in zip(groups, parts, strict=True):
@@ -311,6 +324,12 @@ def _write(
 def _names(source: object, ids: Sequence[int]) -> list[str] | None:
     name: Callable[[int], str] | None = getattr(source, "filename", None)
     return None if name is None else [str(name(id_)) for id_ in ids]
+
+
+def _items_at_once(part: Part, settings: Settings) -> int:
+    """Images per batch; of sequences of frames as many as come near to that number of frames."""
+    frames = _FRAMES if any(getattr(condition, "dimensions", 4) == 5 for condition in part.conditions) else 1
+    return max(1, settings.batch_size // frames)
 
 
 def _batches_at_once(part: Part) -> int:

@@ -15,6 +15,7 @@ from robust_bench.answers import Answers
 from robust_bench.conditions import Condition
 from robust_bench.engine import Candidate, Outcome, Settings, Stopped, evaluate_part
 from robust_bench.lending import device_of
+from robust_bench.listening import listening
 from robust_bench.part import Benchmark, Part
 from robust_bench.reading import check_order
 from robust_bench.result import Result, Row
@@ -189,7 +190,16 @@ def evaluate_models(
         skip=on_error == "skip",
         keep=any(benchmark.scores is not None for benchmark in wanted),
     )
-    reports = [_Report(entrant, wanted, asked) for entrant in entrants]
+    with listening() as told:
+        return _evaluate(entrants, wanted, asked, told)
+
+
+def _evaluate(
+    entrants: Sequence[Entrant], wanted: Sequence[Benchmark], asked: Settings, told: list[str]
+) -> list[Result]:
+    """Evaluate part after part; `told` is where warnings are kept."""
+    world = asked.world
+    reports = [_Report(entrant, wanted, asked, told) for entrant in entrants]
     parts = {part.name: part for benchmark in wanted for part in benchmark.parts}
     for part in parts.values():
         candidates = [
@@ -204,30 +214,31 @@ def evaluate_models(
         for report, candidate, outcome in zip(reports, candidates, outcomes, strict=True):
             report.add(part, outcome)
             if candidate.folder is not None and outcome.rows and (world.rank == 0 or not world.together):
-                report.of(part.label, outcome).save(candidate.folder / EVALUATION)
+                report.of(part, outcome).save(candidate.folder / EVALUATION)
     return [report.result() for report in reports]
 
 
 class _Report:
     """What was found of one model."""
 
-    def __init__(self, entrant: Entrant, wanted: Sequence[Benchmark], settings: Settings) -> None:
-        self.entrant, self.wanted, self.settings = entrant, wanted, settings
+    def __init__(self, entrant: Entrant, wanted: Sequence[Benchmark], settings: Settings, told: Sequence[str]) -> None:
+        self.entrant, self.wanted, self.settings, self.told = entrant, wanted, settings, told
         self.rows: list[Row] = []
         self.data: dict[str, dict[str, Any]] = {}
         self.found: dict[str, tuple[Answers, ...]] = {}
 
     def add(self, part: Part, outcome: Outcome) -> None:
         """Take in what was found on a part."""
-        self.rows += outcome.rows
+        self.rows += outcome.rows if part.accuracy else ()
         known = self.data.get(part.label)
         self.data[part.label] = outcome.data if known is None else merged_data(known, outcome.data)
         if outcome.answers is not None:
             self.found[part.name] = outcome.answers
 
-    def of(self, label: str, outcome: Outcome) -> Result:
-        """The result of one part alone."""
-        return self._result(outcome.rows, {label: outcome.data})
+    def of(self, part: Part, outcome: Outcome) -> Result:
+        """The result of one part alone, with the share of right images even where that is no accuracy."""
+        found = self._result(outcome.rows, {part.label: outcome.data})
+        return replace(found, settings={**found.settings, "accuracy": part.accuracy})
 
     def result(self) -> Result:
         """The result so far, with the scores for which all that they need is there."""
@@ -246,6 +257,7 @@ class _Report:
                 "data": data,
                 "batch_size": self.settings.batch_size,
                 "device": _describe(self.settings.device),
+                **({"warnings": list(self.told)} if self.told else {}),
                 **self.entrant.settings,
             },
         )

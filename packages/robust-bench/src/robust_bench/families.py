@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _MISSING = object()
+_FOUND = ("interval", "details")  # what was found rather than set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def families(
     found: dict[tuple[str, str], tuple[dict[str, Any], list[dict[Hashable, Row]]]] = {}
     for position, mine in enumerate(rows):
         for row in mine:
-            settings = {key: value for key, value in row.settings.items() if key != size}
+            settings = {key: value for key, value in row.settings.items() if key != size and key not in _FOUND}
             if id(row) in scaled:
                 settings["step_size"] = scaled[id(row)]
             at = row.settings[size] if size is not None else None

@@ -13,7 +13,7 @@ from robust_attacks import ImageRandom
 from torch import Tensor
 from torch.nn import functional
 
-from robust_bench._checks import Model, ModelError, check_batch, check_logits
+from robust_bench._checks import Model, ModelError, check_batch, check_logits, check_range
 from robust_bench.answer import Answer, answering
 from robust_bench.conditions import Clean, Condition, Measuring, Suite
 from robust_bench.first_look import first_look
@@ -68,9 +68,12 @@ class Judge:
         kept: list[Batch] = []
         for images, labels, ids in batches:
             check_batch(images, labels, self._dimensions)
-            if not self._begun and len(suites) == len(self.conditions):
+            only_suites = len(suites) == len(self.conditions)
+            if only_suites:
+                check_range(images)
+            if not self._begun and only_suites:
                 self._look(images.to(self.device, torch.float32), labels.to(self.device, torch.int64))
-            if len(suites) < len(self.conditions):
+            if not only_suites:
                 for number, records in self._batch(images, labels, ids):
                     parts[number].append(records)
                     tell(number, records)
@@ -110,6 +113,7 @@ class Judge:
 
     def _batch(self, images: Tensor, labels: Tensor, ids: Tensor) -> Iterator[tuple[int, Records]]:
         images, labels = images.to(self.device, torch.float32), labels.to(self.device, torch.int64)
+        check_range(images)
         conditions = [each for each in enumerate(self.conditions) if not isinstance(each[1], Suite)]
         clean: Records | None = None
         if any(condition.only_right or isinstance(condition, Clean) for _, condition in conditions):
@@ -181,10 +185,12 @@ class Judge:
             first_look(self.model, self._answers, images, logits, None if self.answer is not None else self.classes)
         predictions = logits.argmax(dim=1)
         confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
+        columns = [predictions.double(), confidences.double(), (predictions == labels).double()]
+        found = torch.stack(columns).cpu()  # a GPU is waited for once
         return Records(
-            predictions=predictions.cpu(),
-            confidences=confidences.cpu(),
-            right=(predictions == labels).cpu(),
+            predictions=found[0].long(),
+            confidences=found[1].float(),
+            right=found[2].bool(),
             seconds=time.perf_counter() - start,
             more={name: COLUMNS[name](logits, labels).cpu() for name in self.also},
         )

@@ -8,12 +8,11 @@ from typing import Any
 from robust_bench import benchmarks
 from robust_bench.answers import Answers, from_lines
 from robust_bench.evaluate import merged_data, without_repeats
+from robust_bench.kept import EVALUATIONS
 from robust_bench.records import read_records
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result, Row
 from robust_bench.shards import EVALUATION, FINGERPRINT, Shards
-
-EVALUATIONS = "evaluations"
 
 
 def merge(out: Path) -> tuple[Result, ...]:
@@ -50,7 +49,10 @@ def _merged(run: Path) -> Result:
         conditions = [(row.condition, row.settings) for row in rows]
         answers[name] = from_lines(rows[0].benchmark, conditions, read_records(records))
     names = last["benchmarks"]
-    result = join(results, ",".join(names))
+    shown = [
+        found if found.settings.get("accuracy", True) else dataclasses.replace(found, rows=()) for found in results
+    ]
+    result = join(shown, ",".join(names))
     result = dataclasses.replace(result, rows=(*result.rows, *_scores(names, answers)))
     result.save(run / RESULT_FILE)
     return result

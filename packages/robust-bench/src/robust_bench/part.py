@@ -32,6 +32,7 @@ class Part:
         in_chans: channels of the images.
         answer: from the model's logits to scores of the classes; None means the logits themselves.
         also: further columns of the records: "top5", "loss".
+        accuracy: whether the share of right images is a result; not where labels are no truth, as on ImageNet-O.
         settings: what the data is and how it was preprocessed, as JSON values.
     """
 
@@ -43,6 +44,7 @@ class Part:
     in_chans: int = 3
     answer: Answer | None = None
     also: tuple[str, ...] = ()
+    accuracy: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -16,7 +16,7 @@ from robust_bench.benchmarks import AutoAttack, Benchmark, Sweep
 from robust_bench.cost import multiply_adds
 from robust_bench.evaluate import Entrant, Interrupted, OnError, evaluate_models
 from robust_bench.files import check_folder
-from robust_bench.merging import EVALUATIONS
+from robust_bench.kept import EVALUATIONS
 from robust_bench.model_list import KEYS, read_models
 from robust_bench.model_source import ModelSource
 from robust_bench.part import image_shape

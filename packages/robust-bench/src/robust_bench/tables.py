@@ -18,6 +18,8 @@ ACCURACY = "accuracy"
 METRICS = {
     "top5_accuracy": "top-5 accuracy",
     "mean_error": "mean error",
+    "accuracy_drop": "accuracy drop",
+    "corruption_error": "CE",
     "mean_corruption_error": "mCE",
     "relative_mean_corruption_error": "relative mCE",
     "mean_corruption_error_without_noise": "mCE without noise",
@@ -115,7 +117,7 @@ def render(renderable: RenderableType, width: int = 160) -> str:
 def _accuracies(results: Sequence["Result"]) -> Table:
     out = _head(results, "Accuracy, % (95 % interval)")
     plain = [[row for row in result.rows if row.metric == ACCURACY and not is_corruption(row)] for result in results]
-    for line in families(plain, name=lambda row: row.condition):
+    for line in families(plain, name=_namer(results)):
         _add(out, line, cell)
     return out
 
@@ -124,9 +126,15 @@ def _others(results: Sequence["Result"], metric: str) -> Table:
     unit = next(row.unit for result in results for row in result.rows if row.metric == metric)
     out = _head(results, f"{metric_title(metric, unit)} (95 % interval)")
     mine = [[row for row in result.rows if row.metric == metric] for result in results]
-    for line in families(mine, name=lambda row: row.condition):
+    for line in families(mine, name=_namer(results)):
         _add(out, line, cell)
     return out
+
+
+def _namer(results: Sequence["Result"]) -> Callable[["Row"], str]:
+    """Name rows by their condition, and by the benchmark where there are several."""
+    several = len({row.benchmark for result in results for row in result.rows}) > 1
+    return lambda row: f"{row.benchmark}: {row.condition}" if several else row.condition
 
 
 def _head(results: Sequence["Result"], title: str) -> Table:
@@ -154,7 +162,12 @@ def _corruptions(results: Sequence["Result"]) -> Table:
         out.add_column(str(severity), justify="right")
     out.add_column("mean", justify="right")
     rows = [[row for row in result.rows if row.metric == ACCURACY and is_corruption(row)] for result in results]
-    for line in families(rows, name=lambda row: str(row.settings["corruption"]), size="severity"):
+    several = len({row.benchmark for mine in rows for row in mine}) > 1
+    for line in families(
+        rows,
+        name=lambda row: (f"{row.benchmark}: " if several else "") + str(row.settings["corruption"]),
+        size="severity",
+    ):
         heading = line.title
         for result, cells in zip(results, line.cells, strict=True):
             if cells:

@@ -1,6 +1,6 @@
 """The random numbers of one corruption, apart from what is done with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +42,18 @@ class Draws:
         return self.count
 
     def __getitem__(self, index: slice | Tensor) -> "Draws":
-        chosen = torch.arange(self.count)[index if isinstance(index, slice) else index.cpu()]
-        taken = {name: values[chosen.to(values.device)] for name, values in self.fields.items()}
-        return Draws(count=len(chosen), fields=taken)
+        if isinstance(index, slice):
+            count = len(range(*index.indices(self.count)))
+            return Draws(count=count, fields={name: values[index] for name, values in self.fields.items()})
+        taken = {name: values[index.to(values.device, non_blocking=True)] for name, values in self.fields.items()}
+        count = int(index.sum()) if index.dtype == torch.bool else len(index)
+        return Draws(count=count, fields=taken)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Draws"]) -> "Draws":
+        """Put the draws of several batches, which have the same fields, one after the other."""
+        fields = {name: torch.cat([part.fields[name] for part in parts]) for name in parts[0].fields}
+        return cls(count=sum(map(len, parts)), fields=fields)
 
     def field(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Give the field `name`, checked to have `shape`.

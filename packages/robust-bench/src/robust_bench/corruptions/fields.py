@@ -7,6 +7,7 @@ gives four 16-bit uniforms. Integer arithmetic and a table look-up give the same
 """
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ _LAST_SHIFT = 31
 
 def hashes(keys: Tensor, count: int) -> Tensor:
     """Hash `keys` (N,) int64 with the counters 0..count-1; int64 (N, count) of 64 random bits come back."""
-    counters = torch.arange(count, dtype=torch.int64, device=keys.device)
-    bits = keys[:, None] + counters
+    bits = keys[:, None] + _counters(count, keys.device)
     shifted = torch.empty_like(bits)
     for shift, multiplier in _MULTIPLIERS:
         torch.bitwise_right_shift(bits, shift, out=shifted)
@@ -34,17 +34,41 @@ def hashes(keys: Tensor, count: int) -> Tensor:
 
 def uniform_levels(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw int32 levels 0..65535, uniform, shape (N, *shape)."""
-    size = 1
-    for side in shape:
-        size *= side
-    words = hashes(keys, -(-size // 4)).view(torch.int16)[:, :size]
-    return words.to(torch.int32).bitwise_and_(LEVELS - 1).view(len(keys), *shape)
+    return _words(keys, math.prod(shape)).to(torch.int32).view(len(keys), *shape)
+
+
+def uniform_field(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw float32 numbers in (0, 1), shape (N, *shape): the middles of 65,536 equal steps."""
+    levels = _words(keys, math.prod(shape)).to(torch.float32)
+    return levels.add_(0.5).mul_(1.0 / LEVELS).view(len(keys), *shape)
+
+
+def fine_uniform_field(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw float64 numbers in (0, 1), shape (N, *shape), of 32 bits each: for angles, crops and small fields."""
+    size = math.prod(shape)
+    words = hashes(keys, -(-size // 2)).view(torch.int32)[:, :size]
+    return words.to(torch.float64).add_(2.0**31 + 0.5).mul_(2.0**-32).view(len(keys), *shape)
+
+
+def integer_field(keys: Tensor, shape: tuple[int, ...], low: int, high: int) -> Tensor:
+    """Draw int32 numbers low..high-1, shape (N, *shape); uneven by less than (high - low) / 65,536."""
+    return uniform_levels(keys, shape).mul_(high - low).bitwise_right_shift_(16).add_(low)
 
 
 def normal_field(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw standard normal float32 numbers, shape (N, *shape), by looking up 65,536 quantiles (largest |z| 4.32)."""
     levels = uniform_levels(keys, shape)
     return _quantiles(keys.device).index_select(0, levels.view(-1)).view(levels.shape)
+
+
+def _words(keys: Tensor, size: int) -> Tensor:
+    """Cut the hashes into 16-bit numbers, uint16 (N, size)."""
+    return hashes(keys, -(-size // 4)).view(torch.uint16)[:, :size]
+
+
+@functools.lru_cache(maxsize=4)
+def _counters(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, dtype=torch.int64, device=device)
 
 
 @functools.cache

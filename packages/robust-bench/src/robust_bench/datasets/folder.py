@@ -2,14 +2,17 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from robust_bench.datasets.class_map import ClassMap
+from robust_bench.datasets.labelled_folder import Treatment
+from robust_bench.datasets.picture import ENDINGS, is_picture, read_picture
 from robust_bench.fingerprint import without_addresses
 from robust_bench.preprocess import Preprocess
 
@@ -21,93 +24,138 @@ def class_folders(path: str | Path) -> tuple[str, ...]:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no class folders.
     """
-    from timm.utils.misc import natural_key
-
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"no image folder {root}: expected a folder that holds <class>/<image>")
-    names = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    names = [entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)]
     if not names:
         raise ValueError(f"{root} holds no class folders: expected <class>/<image> below it")
-    return tuple(sorted(sorted(names), key=natural_key))
+    return in_natural_order(names)
 
 
 class Folder(Dataset[tuple[Tensor, int]]):
-    """Images in a folder `<class>/<image>`, read by timm; float images in [0, 1] and the class's position come out.
+    """Images in a folder `<class>/<image>`; float images in [0, 1] and the labels of their classes come out.
+
+    Images are ordered by their paths, as timm's folder reader orders them; a class map changes labels, not the order.
+    Files that are not images by their names, and hidden ones, are not looked at.
 
     Args:
         path: the folder.
-        preprocess: resize and crop.
+        preprocess: what is done to the images; None means `Preprocess()`.
         transform: a function from a Pillow image to a tensor instead, for another treatment; uint8 is divided by 255.
+        class_map: the label of every class folder; None numbers them in the order of their names.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if there are no class folders, or one is empty; and for an unreadable image when it is taken.
+        ValueError: if there are no class folders, one is empty or not in the class map, or an image lies elsewhere; and
+            for an unreadable image when it is taken.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        preprocess: Preprocess | None = None,
+        preprocess: Treatment | None = None,
         transform: Callable[[Any], Tensor] | None = None,
+        class_map: ClassMap | None = None,
     ) -> None:
-        from timm.data.readers.reader_factory import create_reader
-
         if preprocess is not None and transform is not None:
             raise ValueError("give preprocess or transform, not both")
         self.path = Path(path)
         self.preprocess = None if transform is not None else (preprocess or Preprocess())
         self.transform = (preprocess or Preprocess()).transform() if transform is None else transform
         self.classes = class_folders(path)
-        try:
-            self._reader = create_reader("", root=str(path))
-        except RuntimeError as error:
-            raise ValueError(f"no images below {path}: expected <class>/<image> ({error})") from error
-        found = set(self._reader.class_to_idx)
-        if empty := [name for name in self.classes if name not in found]:
+        self.labels = {
+            name: position if class_map is None else class_map.label(name, of=str(self.path / name))
+            for position, name in enumerate(self.classes)
+        }
+        self.num_classes = len(self.classes) if class_map is None else class_map.num_classes
+        self._names = _images(self.path)
+        filled = {_class_of(name) for name in self._names}
+        if not filled:
+            raise ValueError(f"no images below {path}: expected <class>/<image>, with names in {', '.join(ENDINGS)}")
+        if empty := [name for name in self.classes if name not in filled]:
             raise ValueError(
                 f"no images in the class folder {self.path / empty[0]}"
                 + (f" and {len(empty) - 1} others" if len(empty) > 1 else "")
-                + ": the labels of the classes after it would move; fill it or remove it"
-            )
-        if extra := sorted(found - set(self.classes)):
-            raise ValueError(
-                f"images outside of class folders below {path}, e.g. in {extra[0] or '.'!r}: expected <class>/<image>"
+                + (": the labels of the classes after it would move; " if class_map is None else ": ")
+                + "fill it or remove it"
             )
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The sha256 of the names and sizes of all files, and of what is done to the images."""
+        """The sha256 of the names and sizes of all files, of their labels, and of what is done to the images."""
         found = hashlib.sha256(without_addresses(self.preprocess or self.transform).encode())
-        for index in range(len(self)):
-            name = self._reader.filename(index)
+        found.update(f"{self.labels}".encode())
+        for name in self._names:
             found.update(f"{name}\t{(self.path / name).stat().st_size}\n".encode())
         return found.hexdigest()
 
     def filename(self, index: int) -> str:
         """The path of an image, relative to the folder."""
-        return Path(str(self._reader.filename(index))).as_posix()
+        return self._names[index]
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self._names)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        name = self._reader.filename(index, absolute=True)
-        try:
-            file, label = self._reader[index]
-            with file, Image.open(file) as image:
-                picture = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
-            raise ValueError(f"cannot read the image {name}: {error}") from error
-        out = self.transform(picture)
-        return (out.to(torch.float32).div_(255.0) if out.dtype == torch.uint8 else out), label
+        name = self._names[index]
+        file = self.path / name
+        return read_picture(file, name=str(file), transform=self.transform), self.labels[_class_of(name)]
 
 
 def folder(
-    path: str | Path, *, preprocess: Preprocess | None = None, transform: Callable[[Any], Tensor] | None = None
+    path: str | Path,
+    *,
+    preprocess: Treatment | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    class_map: ClassMap | None = None,
 ) -> Folder:
     """Open a folder of images `<class>/<image>`; see `Folder`."""
-    return Folder(path, preprocess=preprocess, transform=transform)
+    return Folder(path, preprocess=preprocess, transform=transform, class_map=class_map)
+
+
+def in_natural_order(names: list[str]) -> tuple[str, ...]:
+    """Sort names as timm does, numbers in them by their value; names that differ only in case always fall alike.
+
+    Examples:
+        >>> in_natural_order(["10", "b2", "2", "B10"])
+        ('2', '10', 'b2', 'B10')
+    """
+    from timm.utils.misc import natural_key
+
+    return tuple(sorted(sorted(names), key=natural_key))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a folder is hidden, or what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _class_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _images(root: Path) -> tuple[str, ...]:
+    """The paths of all images below a folder, relative to it, with slashes.
+
+    Raises:
+        OSError: if a folder in it cannot be read.
+        ValueError: if an image lies anywhere but in a class folder.
+    """
+    found = []
+    for place, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        inside = Path(place).relative_to(root)
+        images = [f"{inside.as_posix()}/{name}" for name in files if is_picture(name)]
+        if images and len(inside.parts) != 1:
+            raise ValueError(
+                f"images outside of class folders below {root}, e.g. {images[0]}: expected <class>/<image>, one level "
+                "of folders"
+            )
+        found += images
+    return in_natural_order(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise error

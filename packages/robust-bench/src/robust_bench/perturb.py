@@ -1,0 +1,238 @@
+"""An adversarial copy of a data set of images."""
+
+import dataclasses
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from robust_bench._checks import check_device
+from robust_bench.conditions import Attacked, Clean, Suite, identity
+from robust_bench.copies import ABOUT, FORMAT, KEPT, Copies, Format, check_place, copied_names, stored_size
+from robust_bench.copying import Copying
+from robust_bench.datasets import Folder, class_folders
+from robust_bench.evaluate import Interrupted
+from robust_bench.files import check_folder
+from robust_bench.fingerprint import model_hash
+from robust_bench.grey_levels import radius
+from robust_bench.judge import Judge
+from robust_bench.lending import ready, undisturbed
+from robust_bench.model_source import ModelSource
+from robust_bench.named_attack import Norm, Setting, named_attack, pixel_units
+from robust_bench.perturb_report import copy_result, document, files_settings, image_lines
+from robust_bench.preprocess import AsStored, Preprocess, declared
+from robust_bench.result import Result
+from robust_bench.shards import Shards
+from robust_bench.versions import versions
+from robust_bench.world import World, local_device, torchrun
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturb:
+    """What `robust-bench perturb` does: an adversarial copy of a folder of images.
+
+    The images get the size that the model takes and are attacked there; the copy `OUT/<class>/<image>` has that size,
+    so it must not be resized again. Beside it lie `perturb.json`, with everything that was done and the accuracies, and
+    `images.jsonl`, with a line per image. A copy in 8-bit PNG stays inside the ball also after rounding, and what the
+    model says of the rounded images is what counts; in .npy the attack's float32 numbers are kept.
+
+    Args:
+        dir: folder of images <class>/<image>, one folder per class in the order of the labels.
+        out: new folder for the copy.
+        model: a name such as small_cnn_32, timm:resnet18, or package.module:factory.
+        eps: largest size of the change in units of [0, 1] pixels, as 0.0157 or 4/255.
+        attack: pgd, fgsm, mifgsm, apgd, fab, square, autoattack, or, within eps, ddn, fmn, deepfool, carliniwagner.
+        norm: of the change.
+        steps: the attack's steps; by default its own.
+        restarts: how often an image is attacked from a new random start; by default the attack's own.
+        step_size: length of a step, a number or a fraction; by default the attack's own.
+        settings: further settings of the attack, e.g. --settings.queries 1000, --settings.loss dlr, and
+            --settings.version plus of autoattack.
+        format: png, of 8 bits, or npy, one float32 array (C, H, W) in [0, 1] per image.
+        weights: file of weights, .safetensors or a plain state dict.
+        pretrained: load timm's published weights; by default done for timm: names without --weights.
+        num_classes: number of logits; by default the data's classes, or the published weights' own.
+        name: the model's name; by default what --model says.
+        preprocessing: model: resize and crop as the model declares; none: the files have their final size. By default
+            model, but none for a copy that this command made.
+        size: side of the square that the model takes, in pixels; by default the model's own.
+        device: where to compute, e.g. cuda; by default a GPU if there is one.
+        batch_size: images per batch.
+        seed: of the attack's random draws.
+        workers: processes that read image files; by default up to 4.
+        progress: show a progress bar; by default on a terminal.
+        shard_size: images that are finished together.
+        shard: "i/n": do only the i-th of n parts, counted from 0, as one of n separate jobs; the last one finishes the
+            copy.
+    """
+
+    dir: Path
+    out: Path
+    model: str
+    eps: float | str
+    attack: str = "pgd"
+    norm: Norm = "Linf"
+    steps: int | None = None
+    restarts: int | None = None
+    step_size: float | str | None = None
+    settings: dict[str, Setting] = field(default_factory=dict)
+    format: Format = "png"
+    weights: Path | None = None
+    pretrained: bool | None = None
+    num_classes: int | None = None
+    name: str | None = None
+    preprocessing: Literal["model", "none"] | None = None
+    size: int | None = None
+    device: str | None = None
+    batch_size: int = 128
+    seed: int = 0
+    workers: int | None = None
+    progress: bool | None = None
+    shard_size: int = 64
+    shard: str | None = None
+
+    def __call__(self) -> Result:
+        """Write the copy; the accuracies on the clean, the adversarial and the written images come back.
+
+        A process that is killed goes on where it was when it is started again with the same settings; what is finished
+        is known from `out/.perturb`. Under torchrun the processes divide the work among themselves. Where parts are
+        left to other jobs, the result is of what is finished so far, and `perturb.json` is not there yet.
+
+        Raises:
+            Interrupted: at Ctrl-C; finished shards are kept.
+            ValueError: if a setting is wrong, an image cannot be read, or `out` holds something else or a copy that was
+                made with other settings; the message has both values.
+            FileNotFoundError: if the images or the weights are missing.
+            NotADirectoryError: if `out` cannot be a folder.
+            ModelError: if a factory of the user's fails, or the model cannot take the images.
+        """
+        attack = self._attack()
+        check_folder(self.out)
+        check_place(self.dir, self.out)
+        try:
+            with torchrun():
+                return self._copy(attack)
+        except KeyboardInterrupt as stop:
+            raise Interrupted([]) from stop
+
+    def _attack(self) -> Attacked | Suite:
+        """The attack that was asked for.
+
+        Raises:
+            ValueError: if a setting is wrong, or 8 bits cannot hold so small a change.
+        """
+        for what, value in (("batch_size", self.batch_size), ("shard_size", self.shard_size)):
+            if value < 1:
+                raise ValueError(f"{what} must be at least 1, got {value}")
+        if self.format not in ("png", "npy"):
+            raise ValueError(f"format must be 'png' or 'npy', got {self.format!r}")
+        if self.preprocessing not in ("model", "none", None):
+            raise ValueError(f"preprocessing must be 'model' or 'none', got {self.preprocessing!r}")
+        eps = pixel_units(self.eps)
+        given = {"steps": self.steps, "restarts": self.restarts, "step_size": self.step_size}
+        chosen = self.settings | {key: value for key, value in given.items() if value is not None}
+        attack = named_attack(self.attack, norm=self.norm, eps=eps, settings=chosen)
+        if self.format == "png" and 0 < radius(eps) < 1:
+            raise ValueError(
+                f"eps {self.eps} is less than one grey level (1/255), so PNG files of 8 bits would hold the clean "
+                "images: give --format npy, or a larger eps"
+            )
+        return attack
+
+    def _copy(self, attack: Attacked | Suite) -> Result:
+        world = self._world()
+        asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = check_device(local_device(asked))
+        classes = class_folders(self.dir)
+        source = ModelSource(
+            spec=self.model, weights=self.weights, pretrained=self.pretrained, num_classes=self.num_classes
+        )
+        model = source.build(num_classes=len(classes), in_chans=3)
+        data, preprocessing = self._data(model)
+        copies = self._copies(data, model, attack, preprocessing)
+        copies.shards.check()
+        if begun := bool(copies.missing()):
+            judge = Judge(model=model, conditions=(Clean(),), seed=self.seed, device=device, classes=len(classes))
+            copying = Copying(model=model, attack=attack, judge=judge, batch_size=self.batch_size, copies=copies)
+            workers = min(4, os.cpu_count() or 1) if self.workers is None else self.workers
+            progress = False if world.together and world.rank else self.progress
+            with undisturbed(device), ready(model, device), torch.autocast(device.type, enabled=False):
+                copying.work(data, world, workers, progress)
+        world.wait()
+        settings = {
+            "attack": attack.settings,
+            "files": files_settings(self.format, self.norm),
+            "model": source.describe(model, self.out),
+            "data": self._about(data, preprocessing),
+            "device": str(device),
+            "batch_size": self.batch_size,
+            "command": self._command(),
+        }
+        summaries = copies.shards.summaries()
+        result = copy_result(attack, summaries, model=self.name or self.model, seed=self.seed, settings=settings)
+        first = world.rank == 0 or not world.together
+        if first and not copies.missing() and (begun or not (self.out / ABOUT).is_file()):
+            copies.finish(image_lines(copies, classes, pixel_units(self.eps)), document(result))
+        return result
+
+    def _world(self) -> World:
+        world = World.current()
+        if self.shard is None:
+            return world
+        if world.together:
+            raise ValueError("torchrun divides the work by itself: leave --shard out, or start the jobs without it")
+        return World.parse(self.shard)
+
+    def _data(self, model: nn.Module) -> tuple[Folder, dict[str, Any]]:
+        """The images as the model takes them, and what is done to them."""
+        chosen = declared(model) or Preprocess()
+        if self.size is not None:
+            chosen = dataclasses.replace(chosen, size=self.size)
+        stored = stored_size(self.dir)
+        if self.preprocessing == "model" or (self.preprocessing is None and stored is None):
+            return Folder(self.dir, preprocess=chosen), chosen.settings
+        kept = AsStored(stored=stored or chosen.size, size=chosen.size)
+        return Folder(self.dir, transform=kept.transform()), kept.settings
+
+    def _copies(
+        self, data: Folder, model: nn.Module, attack: Attacked | Suite, preprocessing: dict[str, Any]
+    ) -> Copies:
+        fingerprint = {
+            "copy": FORMAT,
+            "files": self.format,
+            "attack": identity(attack),
+            "seed": self.seed,
+            "preprocessing": preprocessing,
+            "data_sha256": data.fingerprint,
+            "model_sha256": model_hash(model),
+            "versions": dict(versions()),
+        }
+        return Copies(
+            folder=self.out,
+            names=copied_names((data.filename(index) for index in range(len(data))), self.format),
+            form=self.format,
+            shards=Shards(folder=self.out / KEPT, fingerprint=fingerprint, images=len(data), size=self.shard_size),
+        )
+
+    def _about(self, data: Folder, preprocessing: dict[str, Any]) -> dict[str, Any]:
+        counts = Counter(PurePosixPath(data.filename(index)).parent.name for index in range(len(data)))
+        return {
+            "path": str(self.dir),
+            "sha256": data.fingerprint,
+            "images": len(data),
+            "classes": {name: counts[name] for name in data.classes},
+            "preprocessing": preprocessing,
+        }
+
+    def _command(self) -> dict[str, Any]:
+        """Everything that was asked for, as one would write it into a file for --config."""
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in given.items()
+            if value is not None and name not in ("progress", "shard")
+        }
