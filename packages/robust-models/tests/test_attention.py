@@ -13,8 +13,13 @@ VIT = {**SMALL, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
 
 
 def build(name, **settings):
+    """A model without weights that are 0 at the start, such as biases of positions."""
     torch.manual_seed(0)
-    return timm.create_model(name, pretrained=False, **settings).eval()
+    model = timm.create_model(name, pretrained=False, **settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,7 @@ FAMILIES = {
         {**SMALL, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 4},
         {(3, 4, 16, 16): 2, (3, 4, 1, 17): 2},
     ),
+    "xcit": ("xcit_nano_12_p16_224", {**VIT, "depth": 2, "num_heads": 4}, {(3, 4, 1, 17): 2}),
     "convit": ("convit_tiny", {**VIT, "depth": 11, "num_heads": 3}, {(3, 3, 16, 16): 10, (3, 3, 17, 17): 1}),
     "twins": (
         "twins_svt_small",
@@ -116,19 +122,12 @@ def test_reads_every_family_and_changes_no_bit_of_the_logits(family):
         assert bool((maps >= 0).all())
         torch.testing.assert_close(maps.sum(dim=-1), torch.ones(maps.shape[:-1]))
     assert counted == shapes
-    assert found.left_out == {}
+    channels = ["blocks.0.attn", "blocks.1.attn"] if family == "xcit" else []
+    assert found.left_out == dict.fromkeys(channels, "attention between channels")
     for layer, maps in found.maps.items():
         torch.testing.assert_close(maps, slow.maps[layer], rtol=1e-4, atol=1e-6)
         one_by_one = torch.cat([each.maps[layer] for each in alone])  # windows of an image follow one another
         torch.testing.assert_close(maps, one_by_one, rtol=1e-4, atol=1e-6)
-
-
-def test_attention_between_channels_is_left_out_and_listed(images):
-    model = build("xcit_nano_12_p16_224", **{**SMALL, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4})
-    found = attention_maps(model, images)
-    assert {tuple(maps.shape) for maps in found.maps.values()} == {(3, 4, 1, 17)}
-    assert list(found.maps) == ["cls_attn_blocks.0.attn", "cls_attn_blocks.1.attn"]
-    assert found.left_out == dict.fromkeys(("blocks.0.attn", "blocks.1.attn"), "attention between channels")
 
 
 def test_a_gated_map_is_what_is_applied_to_the_values(images):
@@ -163,6 +162,32 @@ def test_layers_that_run_twice_have_two_maps_and_silent_ones_are_listed(images):
     assert list(found.maps) == ["attn", "attn (2)"]
     assert list(found.left_out) == ["other"]
     assert "LinearAttention has no softmax weights" in found.left_out["other"]
+
+
+class SharedAttention(nn.Module):
+    """Fused attention with all its options: a scale of its own, a mask, and two heads of keys for four of queries."""
+
+    def forward(self, images):
+        tokens = images.flatten(2).reshape(len(images), 4, -1, 2)
+        keys = tokens[:, :2].sin()
+        mask = (torch.arange(8) % 3 > 0).expand(8, 8)
+        return functional.scaled_dot_product_attention(
+            tokens, keys, keys.cos(), attn_mask=mask, scale=0.25, enable_gqa=True
+        ).sum(dim=(2, 3))
+
+
+def test_all_options_of_fused_attention_are_respected():
+    images = torch.rand(3, 4, 4, 4, generator=torch.Generator().manual_seed(6))
+    tokens = images.double().flatten(2).reshape(3, 4, 8, 2)
+    scores = 0.25 * torch.einsum("nhtd,nhsd->nhts", tokens, tokens[:, [0, 0, 1, 1]].sin())
+    allowed = torch.arange(8) % 3 > 0
+    expected = torch.where(allowed, scores.exp(), 0.0)
+    expected = (expected / expected.sum(dim=-1, keepdim=True)).float()
+    model = nn.Sequential(SharedAttention())
+    for asked in (images, images.clone().requires_grad_()):  # with gradients the weights take part
+        found = attention_maps(model, asked)
+        torch.testing.assert_close(found.maps["0"], expected)
+        torch.testing.assert_close(found.logits, model(images))
 
 
 def test_nothing_of_the_model_changes(vit, images):

@@ -164,7 +164,7 @@ class _Watch(TorchFunctionMode):
             yield
         finally:
             for handle in handles:
-                pass
+                handle.remove()
 
     def silent(self) -> dict[str, str]:
         """Layers that are called attention but in which, and in whose own layers, nothing was seen."""
