@@ -1,10 +1,14 @@
 """Small data and models that every test file uses, and hypothesis without a clock."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 from robust_bench import Result, Row
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -86,3 +90,62 @@ def result() -> Result:
             "device": "cpu",
         },
     )
+
+
+# ---- corruptions ----
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[..., Tensor]:
+    """Make smooth random uint8 images with exact black, white and grey areas among them."""
+
+    def make(count: int = 5, size: tuple[int, int] = (32, 32), channels: int = 3, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        coarse = torch.rand((count, channels, 5, 5), generator=generator)
+        fine = nn.functional.interpolate(coarse, size=size, mode="bilinear")
+        out = (fine * 1.4 - 0.2).clamp(0, 1).mul(255).round().to(torch.uint8)
+        out[:, :, :2, :2] = 0
+        out[:, :, -2:, -2:] = 255
+        out[:, :, :2, -2:] = 77
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def published(shared: Path) -> Callable[..., tuple[Tensor, Tensor, list[int]]]:
+    """Look up what the published code gave: clean and corrupted images (N, 3, H, W), and the images' numbers.
+
+    At 224 pixels the main branch of `imagecorruptions`, at 32 pixels the original script of CIFAR-10-C.
+    """
+    with (
+        np.load(shared / "corruptions" / "reference.npz") as large,
+        np.load(shared / "corruptions" / "reference_cifar32.npz") as small,
+    ):
+        arrays = {"imagenet": dict(large), "cifar": dict(small)}
+
+    def find(name: str, severity: int, preset: str) -> tuple[Tensor, Tensor, list[int]]:
+        found = arrays[preset]
+        if preset == "cifar":
+            return channels_first(found["clean"]), channels_first(found[name][:, severity - 1]), [0, 1, 2, 3]
+        numbers = [number for number in range(4) if f"{name}/img{number}_png" in found]
+        stacks = [Image.open(io.BytesIO(found[f"{name}/img{number}_png"].tobytes())) for number in numbers]
+        corrupted = np.stack([np.asarray(stack).reshape(5, 224, 224, 3)[severity - 1] for stack in stacks])
+        return channels_first(found["clean"][numbers]), channels_first(corrupted), numbers
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def apart() -> Callable[[Tensor, Tensor], tuple[int, float, float]]:
+    """Compare uint8 images: largest difference, mean difference, share of values that differ."""
+
+    def compare(found: Tensor, expected: Tensor) -> tuple[int, float, float]:
+        difference = (found.int() - expected.int()).abs()
+        return int(difference.max()), float(difference.double().mean()), float((difference > 0).double().mean())
+
+    return compare
+
+
+def channels_first(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, -3)))

@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from robust_bench.corruptions.fields import hashes, normal_field, uniform_levels
+from robust_bench.corruptions.fields import (
+    fine_uniform_field,
+    hashes,
+    integer_field,
+    normal_field,
+    uniform_field,
+    uniform_levels,
+)
 from scipy import stats
 
 MASK = (1 << 64) - 1
+KEYS = torch.arange(1, 51) * 0x1234567890ABCDE  # far apart, as those of images are: neighbours would share their hashes
 
 
 def splitmix_finaliser(word: int) -> int:
@@ -65,6 +73,29 @@ def test_bytes_are_uniform():
     levels = uniform_levels(torch.tensor([42]), (1 << 19,)).flatten()
     for part in (levels & 255, levels >> 8):
         assert stats.chisquare(torch.bincount(part, minlength=256).numpy()).pvalue > 1e-6
+
+
+def test_uniform_numbers_are_the_middles_of_the_levels():
+    keys = torch.tensor([5, -6])
+    assert torch.equal(uniform_field(keys, (3, 7)), (uniform_levels(keys, (3, 7)) + 0.5) / 65536)
+
+
+def test_fine_uniform_numbers_are_the_halves_of_a_hash():
+    keys = torch.tensor([5, 6])
+    parts = [[(word >> shift) & 0xFFFFFFFF for word in row for shift in (0, 32)] for row in hashes(keys, 3).tolist()]
+    expected = (torch.tensor(parts, dtype=torch.float64)[:, :5] + 0.5) / 2**32
+    # The upper bit is turned over, which leaves the distribution as it is.
+    assert torch.equal(fine_uniform_field(keys, (5,)), (expected + 0.5) % 1.0)
+    numbers = fine_uniform_field(KEYS[:50], (1000,)).flatten()
+    assert stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-6
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (-4, 4), (0, 5)])
+def test_integers_are_uniform(low, high):
+    numbers = integer_field(KEYS[:20], (10000,), low, high).flatten()
+    counts = torch.bincount(numbers - low, minlength=high - low)
+    assert len(counts) == high - low
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-6
 
 
 def test_an_image_draws_the_same_in_any_batch():

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console, RenderableType
@@ -12,7 +13,6 @@ from rich.console import Console, RenderableType
 from robust_bench import listing
 from robust_bench._checks import ModelError
 from robust_bench._distribution import DISTRIBUTION, __version__
-from robust_bench.benchmarks import AutoAttack, Sweep
 from robust_bench.card import card
 from robust_bench.compare import compare
 from robust_bench.evaluate import Interrupted
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 2: something that the user gave is wrong, said in one line on the standard error stream; 130: Ctrl-C.
     """
     parser = _parser()
-    given = parser.parse_args(None if arguments is None else list(arguments))
+    given = parser.parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -42,10 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "list":
                     _list(given.list)
                 case "run":
-                    settings = given.run.as_dict()
-                    settings.pop("config", None)
-                    nested = {"attack": Sweep(**settings["attack"]), "autoattack": AutoAttack(**settings["autoattack"])}
-                    _run(Run(**settings | nested))
+                    _run(Run(**_settings(parser.instantiate_classes(given).run)))
                 case "merge":
                     _show(merge(given.merge.run))
                     print_path("result", given.merge.run / RESULT_FILE)
@@ -69,6 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(_line(error))
         return 2
     return 0
+
+
+def _settings(given: Namespace) -> dict[str, Any]:
+    """The arguments of a class; nested ones are dataclasses already."""
+    return {name: value for name, value in vars(given).items() if name != "config"}
+
+
+def _underscored(arguments: Sequence[str]) -> list[str]:
+    """Take `--on-error` for `--on_error`, as people write it."""
+    out = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        out.append((f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name) + equals + value)
+    return out
 
 
 def print_error(message: str) -> None:

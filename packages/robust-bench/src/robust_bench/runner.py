@@ -12,7 +12,7 @@ from torch import nn
 
 from robust_bench import benchmarks
 from robust_bench._checks import check_device
-from robust_bench.benchmarks import AutoAttack, Benchmark, Sweep
+from robust_bench.benchmarks import Analyses, AutoAttack, Benchmark, Sweep
 from robust_bench.cost import multiply_adds
 from robust_bench.evaluate import Entrant, Interrupted, OnError, evaluate_models
 from robust_bench.files import check_folder
@@ -55,11 +55,14 @@ class Run:
         on_error: what to do when an image cannot be read: stop, or skip it, which the result counts.
         aggregation: how 1000 classes become the 16 that people know, mean or max.
         ids: file with the names of the images of a subset, one a line.
-        reader: for images of your own: a reader of timm, e.g. wds/ or hfds/NAME; by default folders.
-        class_map: for images of your own: a file of class names, one a line, or of "name label" lines.
-        split: of data that a reader finds by name.
+        reader: for images of your own: wds or wds/PATTERN for WebDataset shards, tar, or hfds/NAME for a Hugging Face
+            data set; by default class folders.
+        class_map: for images of your own: a text file of class names, one a line in the order of the model's classes,
+            or of lines with a name and a label.
+        split: of a Hugging Face data set.
         attack: settings of the -pgd benchmarks.
         autoattack: settings of the -autoattack benchmarks.
+        analyses: settings of -steps, -effectiveness, -convergence, -transfer, -semantic, -occlusion and -attention.
     """
 
     benchmarks: list[str] | str
@@ -88,6 +91,7 @@ class Run:
     split: str = "validation"
     attack: Sweep = field(default_factory=Sweep)
     autoattack: AutoAttack = field(default_factory=AutoAttack)
+    analyses: Analyses = field(default_factory=Analyses)
 
     def __call__(self) -> tuple[Result, ...]:
         """Evaluate and write `out/result.json`; the results come back, one for each model.
@@ -224,6 +228,7 @@ class Run:
             size=self.size,
             attack=self.attack,
             autoattack=self.autoattack,
+            analyses=self.analyses,
             aggregation=self.aggregation,
             ids=self.ids,
             reader=self.reader,
@@ -248,8 +253,8 @@ class Run:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Sweep | AutoAttack):
-        return dataclasses.asdict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     return str(value) if isinstance(value, Path) else value
 
 

@@ -1,7 +1,7 @@
 """Results as text tables: the only place, with the report page, where fractions become per cent."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -31,6 +31,7 @@ METRICS = {
     "zipf_distance": "Zipf distance",
     "rms_calibration_error": "RMS calibration error",
     "mean_absolute_calibration_error": "MAD calibration error",
+    "attack_effectiveness": "loss gap to the oracle",
     "aurra": "AURRA",
     "average_precision": "AUPR",
     "auroc": "AUROC",
@@ -102,9 +103,21 @@ def table(results: Sequence["Result"]) -> RenderableType:
     if any(row.metric == ACCURACY and is_corruption(row) for row in rows):
         parts.append(_corruptions(results))
     parts += [_others(results, metric) for metric in dict.fromkeys(row.metric for row in rows) if metric != ACCURACY]
+    parts += [Text(note) for note in notes(results)]
     if not parts:
         parts.append(Text(f"no rows ({', '.join(result.model for result in results) or 'no results'})"))
     return Group(*parts)
+
+
+def notes(results: Sequence["Result"]) -> list[str]:
+    """What rows say beside their values, e.g. that a curve still falls at its end."""
+    found = [
+        f"{result.model}, {row.benchmark}, {row.condition}: {row.settings['details']['warning']}"
+        for result in results
+        for row in result.rows
+        if isinstance(row.settings.get("details"), Mapping) and row.settings["details"].get("warning")
+    ]
+    return list(dict.fromkeys(found))
 
 
 def render(renderable: RenderableType, width: int = 160) -> str:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from robust_bench.benchmarks import (
+    adversarial,
     cifar,
     cifar_attacks,
     cifar_c,
@@ -25,6 +26,7 @@ from robust_bench.benchmarks import (
     imagenet_subsets,
     objectnet,
 )
+from robust_bench.benchmarks.analyses import Analyses as Analyses
 from robust_bench.benchmarks.attacks import AutoAttack as AutoAttack
 from robust_bench.benchmarks.attacks import Sweep as Sweep
 from robust_bench.benchmarks.entry import Entry as Entry
@@ -62,6 +64,7 @@ _MODULES = (
     cifar_c,
     cifar_p,
     human,
+    adversarial,
 )
 ENTRIES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for module in _MODULES for entry in module.ENTRIES})
 """All benchmarks by name."""
@@ -91,6 +94,7 @@ def load(
     size: int | None = None,
     attack: Sweep | None = None,
     autoattack: AutoAttack | None = None,
+    analyses: Analyses | None = None,
     aggregation: Literal["mean", "max"] = "mean",
     ids: str | Path | None = None,
     reader: str = "",
@@ -107,11 +111,12 @@ def load(
         size: side of the model's input where stored sizes are not to be kept, in pixels.
         attack: the settings of the `-pgd` benchmarks.
         autoattack: the settings of the `-autoattack` benchmarks.
+        analyses: the settings of `-steps`, `-transfer` and the other analyses.
         aggregation: how 1000 classes become the 16 that people know.
         ids: a file with the names of the images of a subset.
-        reader: of timm, for data of one's own.
+        reader: of data of one's own, see `robust_bench.datasets.readers.READERS`.
         class_map: a file from class names to labels, for data of one's own.
-        split: of data that a reader finds by name.
+        split: of a Hugging Face data set.
 
     Raises:
         ValueError: for an unknown name, or if `data` is missing, given in vain, or holds no images.
@@ -131,6 +136,7 @@ def load(
         size=size,
         attack=attack or Sweep(),
         autoattack=autoattack or AutoAttack(),
+        analyses=analyses or Analyses(),
         aggregation=aggregation,
         ids=None if ids is None else Path(ids),
         reader=reader,

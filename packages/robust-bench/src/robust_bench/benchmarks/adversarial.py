@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from robust_bench._checks import Model
 from robust_bench.answer import answering
 from robust_bench.answers import Answers
-from robust_bench.benchmarks import digits
+from robust_bench.benchmarks import cifar_attacks, digits, folder, imagenet_attacks
 from robust_bench.benchmarks.analyses import Analyses
 from robust_bench.benchmarks.analysis_scores import (
     attention_scores,
@@ -22,6 +22,7 @@ from robust_bench.benchmarks.analysis_scores import (
     steps_scores,
 )
 from robust_bench.benchmarks.entry import Entry, Options
+from robust_bench.benchmarks.family import Family
 from robust_bench.conditions import Clean, Condition
 from robust_bench.conditions.semantic import Resized
 from robust_bench.datasets.chosen import chosen, evenly_spaced
@@ -244,8 +245,7 @@ def entries(
 
         def build(options: Options) -> Benchmark:
             subject = Subject(part=part_of(options), eps=eps, patch_size=patch_size)
-            analyses: Analyses = getattr(options, "analyses", Analyses())
-            return Benchmark(name=name, parts=known.parts(name, subject, analyses), scores=scores)
+            return Benchmark(name=name, parts=known.parts(name, subject, options.analyses), scores=scores)
 
         return Entry(
             name=name,
@@ -273,10 +273,22 @@ def _scores(name: str, kind: _Kind) -> Scores:
     return scores
 
 
-ENTRIES = entries(
-    "digits",
-    digits.FAMILY.part,
-    eps=digits.FAMILY.autoattack_eps,
-    patch_size=2,
-    kinds=("steps", "effectiveness", "convergence", "occlusion"),
+def _of(family: Family, base: str, patch_size: int, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Entry, ...]:
+    return entries(
+        base,
+        family.part,
+        eps=family.autoattack_eps,
+        patch_size=patch_size,
+        kinds=kinds,
+        layout=family.layout,
+        folders=family.folders,
+        fits=family.fits,
+    )
+
+
+ENTRIES = (
+    *_of(digits.FAMILY, "digits", 2, ("steps", "effectiveness", "convergence", "occlusion")),
+    *_of(folder.FAMILY, "folder", 16),
+    *_of(imagenet_attacks.FAMILY, "imagenet", 16),
+    *(entry for family in cifar_attacks.FAMILIES for entry in _of(family, family.name, 4)),
 )

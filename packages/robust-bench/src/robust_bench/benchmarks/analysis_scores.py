@@ -62,7 +62,7 @@ def steps_scores(answers: Sequence[Answers]) -> Iterator[Row]:
         )
     yield Row(
         benchmark=last.benchmark,
-        condition=text + (": still falling, so the robustness is not genuine" if falls else ""),
+        condition=text,
         settings={"kind": "score", "of": _attack(last), "interval": {"method": "Tango"}, DETAILS: details},
         metric="accuracy_fall",
         value=found.difference,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from robust_bench.benchmarks.analyses import Analyses
 from robust_bench.benchmarks.attacks import AutoAttack, Sweep
 from robust_bench.part import Benchmark, Scores
 from robust_bench.preprocess import Preprocess
@@ -20,11 +21,14 @@ class Options:
         size: side of the model's input where the user gave it; None leaves stored sizes.
         attack: settings of PGD.
         autoattack: settings of AutoAttack.
+        analyses: settings of the analyses of attacks.
         aggregation: how 1000 classes become the 16 that people know, "mean" or "max".
         ids: a file with the names of the images of a subset, one a line; None means the subset's own.
-        reader: "", or a reader of timm with what it reads, e.g. "wds/", for own data.
-        class_map: a file that maps class names to labels, for own data.
-        split: of own data that a reader finds by name.
+        reader: of own data: "" for class folders, "wds" or "wds/PATTERN" for WebDataset, "tar" or "tar/PATTERN",
+            "hfds/NAME" for a Hugging Face data set.
+        class_map: of own data: a text file of class names, one a line in the order of the labels, or of lines with a
+            name and a label.
+        split: of a Hugging Face data set.
     """
 
     data: Path | None = None
@@ -32,6 +36,7 @@ class Options:
     size: int | None = None
     attack: Sweep = field(default_factory=Sweep)
     autoattack: AutoAttack = field(default_factory=AutoAttack)
+    analyses: Analyses = field(default_factory=Analyses)
     aggregation: Literal["mean", "max"] = "mean"
     ids: Path | None = None
     reader: str = ""

@@ -12,7 +12,7 @@ from robust_bench.preprocess import Preprocess
 
 _LAYOUT = (
     "Expected DIR/<class>/<image>, one folder per class in the order of the labels (numbers inside names count as "
-    "numbers); with --class-map FILE the labels come from a text file of one class name a line, in the order of the "
+    "numbers); with --class_map FILE the labels come from a text file of one class name a line, in the order of the "
     "model's classes, or of lines with a name and a label. Other formats: --reader wds for WebDataset shards in DIR, "
     "'wds/val-{000..063}.tar' for some of them; --reader tar for tar files of class folders; --reader hfds/NAME "
     "--split SPLIT for a Hugging Face data set, NAME being that on the Hub or a folder, and DIR what keeps the download"

@@ -61,7 +61,7 @@ def _autoattack(name: str, about: str, part_of: Callable[[Options], Part]) -> En
     )
 
 
-_FAMILY = Family(
+FAMILY = Family(
     name=VALIDATION.name,
     stem="imagenet",
     about="ImageNet's validation images",
@@ -75,8 +75,8 @@ _FAMILY = Family(
     fits=VALIDATION.fits,
 )
 ENTRIES = (
-    _FAMILY.corrupted(),
-    _FAMILY.swept(),
+    FAMILY.corrupted(),
+    FAMILY.swept(),
     _autoattack("imagenet-autoattack", "AutoAttack at eps 4/255 on the published 5,000 validation images", _published),
     _autoattack(
         "imagenet-autoattack-balanced",

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from robust_attacks import ImageRandom, OccludedPatches
-from robust_models.attention_similarity import attention_similarity
 from torch import Tensor, nn
 
 from robust_bench._checks import Model, check_logits
@@ -75,6 +74,8 @@ class AttentionSimilarity:
             TypeError: if the model is no module.
             ValueError: if it has no attention between tokens, or the images do not divide into patches.
         """
+        from robust_models.attention_similarity import attention_similarity  # timm takes seconds to load
+
         begin = time.perf_counter()
         if not isinstance(model, nn.Module):
             raise TypeError(

@@ -88,12 +88,13 @@ def corrupt(
         raise ValueError("store_jpeg85 is not for the preset 'cifar', whose published set holds arrays: leave it out")
     warn_of_size(preset, *images.shape[2:])
     keys = _keys(ImageRandom(seed, check_ids(ids, len(images))), name, images.device)
-    severities = one_per_image(severity, len(images))
-    out = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for level, chosen in _chunks(severities, images):
-        chunk, constant = images[chosen], constant_of(name, level, preset, variant)
+
+    def change(chunk: Tensor, level: int, chosen: slice | Tensor) -> Tensor:
+        constant = constant_of(name, level, preset, variant)
         draws = _draw(corruption, level, constant, keys, chosen, chunk.shape)
-        out[chosen] = _apply_levels(corruption, chunk, constant, draws, precision)
+        return _apply_levels(corruption, chunk, constant, draws, precision)
+
+    out = _by_chunks(images, one_per_image(severity, len(images)), change)
     return store_as_jpeg85(out) if store_jpeg85 else out
 
 
@@ -173,16 +174,15 @@ def apply(
     warn_of_size(preset, *images.shape[2:])
     if len(draws) != len(images):
         raise ValueError(f"one set of draws per image is needed, got {len(draws)} for {len(images)} images")
-    severities = one_per_image(severity, len(images))
-    out = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for level, chosen in _chunks(severities, images):
-        chunk, constant, some = images[chosen], constant_of(name, level, preset, variant), draws[chosen]
-        if images.dtype == torch.uint8:
-            out[chosen] = _apply_levels(corruption, chunk, constant, some, precision)
-        else:
-            wide = chunk.to(torch.promote_types(images.dtype, torch.float32))
-            out[chosen] = corruption.apply(wide, constant, some).clamp_(0.0, 1.0).to(images.dtype)
-    return out
+
+    def change(chunk: Tensor, level: int, chosen: slice | Tensor) -> Tensor:
+        constant = constant_of(name, level, preset, variant)
+        if chunk.dtype == torch.uint8:
+            return _apply_levels(corruption, chunk, constant, draws[chosen], precision)
+        wide = chunk.to(torch.promote_types(chunk.dtype, torch.float32))
+        return corruption.apply(wide, constant, draws[chosen]).clamp_(0.0, 1.0)
+
+    return _by_chunks(images, one_per_image(severity, len(images)), change)
 
 
 def _keys(random: ImageRandom, name: str, device: torch.device) -> Callable[[int, str], Tensor]:
@@ -215,6 +215,17 @@ def _apply_levels(
         return corruption.apply_levels(levels, constant, draws)
     dtype = torch.float32 if precision == "float32" else torch.float64
     return truncate(corruption.apply(unit(levels, dtype), constant, draws))
+
+
+def _by_chunks(
+    images: Tensor, severities: Tensor, change: Callable[[Tensor, int, slice | Tensor], Tensor]
+) -> Tensor:
+    """Change the images chunk by chunk, `change(images, severity, where)`, in their own type even under autocast."""
+    out = torch.empty_like(images, memory_format=torch.contiguous_format)
+    with torch.autocast(images.device.type, enabled=False):
+        for level, chosen in _chunks(severities, images):
+            out[chosen] = change(images[chosen].contiguous(), level, chosen)
+    return out
 
 
 def _chunks(severities: Tensor, images: Tensor) -> Iterator[tuple[int, slice | Tensor]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from robust_bench.corruptions.draws import Draws
 
 Key = Callable[[str], Tensor]
-"""Gives one 64-bit key per image, int64 (N,), for a named purpose such as "normal"; see `fields` for what grows of it."""
+"""Gives one 64-bit key per image, int64 (N,), for a purpose such as "normal"; see `fields` for what grows of it."""
 
 Shape = tuple[int, int, int]
 
@@ -27,13 +27,13 @@ class Corruption:
     """A named operation on images; its constants per severity lie in the presets.
 
     The functions take whole batches on any device, with 1 or 3 channels: one channel gives what the first of three
-    equal channels would become. They change nothing that they are given. On a GPU they must not wait for it.
+    equal channels would become. The images are contiguous. They change nothing that they are given. On a GPU they must not wait for it.
 
     Args:
         name: as published, e.g. "gaussian_noise".
         group: "noise", "blur", "weather" or "digital".
-        apply: (images (N, C, H, W) in [0, 1] of float32 or float64, constant, draws) -> images of that type, new memory,
-            not yet clipped.
+        apply: (images (N, C, H, W) in [0, 1] of float32 or float64, constant, draws) -> images of that type in new
+            memory, not yet clipped.
         apply_levels: (uint8 images, constant, draws) -> uint8 images, for operations that are defined on grey levels;
             None where `apply` does both.
         sample: (key, (C, H, W), constant) -> random fields with the image as first axis, on the device of the keys.

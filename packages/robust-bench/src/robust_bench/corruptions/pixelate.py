@@ -23,11 +23,11 @@ def pixelate_levels(levels: Tensor, scale: float, _draws: Draws) -> Tensor:
     columns first in some tall images; that order is not followed, it moves single levels.)
     """
     height, width = levels.shape[-2:]
-    small_height, small_width = max(1, int(scale * height)), max(1, int(scale * width))
-    shrink = _shrink_with_pillow if levels.device.type == "cpu" else _shrink
-    small = shrink(levels, small_height, small_width)
-    columns = _nearest(small_width, width, levels.device)
-    return small.index_select(3, columns).index_select(2, _nearest(small_height, height, levels.device))
+    small = max(1, int(scale * height)), max(1, int(scale * width))
+    rows = _nearest(small[0], height, levels.device)
+    if levels.device.type == "cpu":
+        return _shrink_and_widen_with_pillow(levels, *small).index_select(2, rows)
+    return _shrink(levels, *small).index_select(3, _nearest(small[1], width, levels.device)).index_select(2, rows)
 
 
 def pixelate(images: Tensor, scale: float, draws: Draws) -> Tensor:
@@ -35,15 +35,15 @@ def pixelate(images: Tensor, scale: float, draws: Draws) -> Tensor:
     return unit(pixelate_levels(truncate(images), scale, draws), images.dtype)
 
 
-def _shrink_with_pillow(levels: Tensor, height: int, width: int) -> Tensor:
-    """Average boxes of images in a CPU's memory, with Pillow itself, which is twice as fast there."""
-    count, channels = levels.shape[:2]
-    out = np.empty((count, height, width, channels), dtype=np.uint8)
+def _shrink_and_widen_with_pillow(levels: Tensor, height: int, width: int) -> Tensor:
+    """Average boxes and repeat columns of images in a CPU's memory, with Pillow itself, twice as fast there."""
+    count, channels, full_height, full_width = levels.shape
+    out = np.empty((count, channels, height, full_width), dtype=np.uint8)
     for image, result in zip(levels.contiguous().numpy(), out, strict=True):
-        narrow = picture(image).resize((width, image.shape[1]), Image.Resampling.BOX)
+        narrow = picture(image).resize((width, full_height), Image.Resampling.BOX)
         small = narrow.resize((width, height), Image.Resampling.BOX)
-        result[:] = np.asarray(small).reshape(result.shape)
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+        write_planes(small.resize((full_width, height), Image.Resampling.NEAREST), result)
+    return torch.from_numpy(out)
 
 
 def _shrink(levels: Tensor, height: int, width: int) -> Tensor:

@@ -1,10 +1,10 @@
 """Shot noise: the photons that a pixel counts are Poisson distributed.
 
 A uniform number becomes a count by the alias method (Walker, "An efficient method for generating discrete random
-variables with general distributions", ACM TOMS 1977): 65,536 steps of the uniform number are shared out among the counts,
-in as many steps as their probabilities ask for, so that one look-up and one comparison find the count. There is a
-table of a few dozen columns for every grey level, small enough for a CPU's cache. A count of `photons` or more is
-white, so the tables end there.
+variables with general distributions", ACM TOMS 1977): the 65,536 steps of the uniform number are shared out among the
+counts, as many to each as its probability asks for, in such a way that one look-up and one comparison find the count.
+There is a table of a few dozen columns for every grey level, small enough for a CPU's cache. A count of `photons` or
+more is white, so the tables end there.
 """
 
 import functools
@@ -78,7 +78,7 @@ def _share_out(shares: list[int]) -> tuple[list[int], list[int]]:
     Returns:
         per column the height that its own share reaches, and whose share lies above.
     """
-    height = sum(shares) // len(shares)
+    shares, height = list(shares), sum(shares) // len(shares)
     bounds, others = [height] * len(shares), list(range(len(shares)))
     low = [column for column, share in enumerate(shares) if share < height]
     high = [column for column, share in enumerate(shares) if share > height]

@@ -19,7 +19,7 @@ is scaled with the image.
 | fog | strength, decay |
 | brightness | what is added to the value V |
 | contrast | factor |
-| elastic_transform | alpha, sigma, largest jitter of the corners, all in pixels; in the variant "imagecorruptions" alpha |
+| elastic_transform | alpha, sigma, largest jitter of the corners, all in pixels; for "imagecorruptions" alpha alone |
 | pixelate | scale |
 | jpeg_compression | quality |
 | spatter | mean, deviation, sigma, threshold, strength (water) or sigma (mud), 0 for water and 1 for mud |

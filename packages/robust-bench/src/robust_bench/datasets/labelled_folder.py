@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robust_bench.datasets.listing import Listing
+from robust_bench.datasets.picture import read_picture
 from robust_bench.fingerprint import without_addresses
 
 IMAGES = (".jpeg", ".jpg", ".png", ".webp")
@@ -65,15 +65,8 @@ class LabelledFolder(Dataset[tuple[Tensor, int]]):
         return self.listing.name(index)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         file = self.listing.file(index)
-        try:
-            with Image.open(file) as image:
-                out = self._transform(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
-            raise ValueError(f"cannot read the image {file}: {error}") from error
-        return out.to(torch.float32).div_(255.0), self.listing.label(index)
+        return read_picture(file, name=str(file), transform=self._transform), self.listing.label(index)
 
 
 def fingerprint_of(listing: Listing, treatment: Treatment) -> str:

@@ -29,8 +29,8 @@ def published_ids(file: Path | None = None) -> tuple[str, ...]:
         if file is None:
             raise FileNotFoundError(
                 "the published list of 5,000 images ships with robustbench, which is not installed: "
-                "pip install --no-deps robustbench, give the list with --ids FILE, or take imagenet-autoattack-balanced, a "
-                "subset of our own"
+                "pip install --no-deps robustbench, give the list with --ids FILE, or take imagenet-autoattack-balanced, "
+                "a subset of our own"
             )
     if not file.is_file():
         raise FileNotFoundError(f"no list of images {file}")

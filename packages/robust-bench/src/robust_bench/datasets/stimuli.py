@@ -7,11 +7,11 @@ import functools
 import hashlib
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robust_bench.datasets.labelled_folder import Treatment
+from robust_bench.datasets.picture import read_picture
 from robust_bench.datasets.stimulus import CATEGORIES, ENDINGS, stimulus
 from robust_bench.fingerprint import without_addresses
 from robust_bench.preprocess import AsStored
@@ -75,12 +75,6 @@ class Stimuli(Dataset[tuple[Tensor, int]]):
         return len(self._names)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         file = self.path / self._names[index]
-        try:
-            with Image.open(file) as picture:
-                image = self._transform(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
-            raise ValueError(f"cannot read the image {file}: {error}") from error
-        return image.to(torch.float32).div_(255.0), CATEGORIES.index(self.stimuli[index].category)
+        picture = read_picture(file, name=str(file), transform=self._transform)
+        return picture, CATEGORIES.index(self.stimuli[index].category)
