@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from robust_attacks import ImageRandom, OccludedPatches
-from robust_models import get_normalization
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,6 +89,8 @@ class Occluded:
         random = reseeded(random, mask)
         if self.noise == "pixels":
             return self._occlude(model, images, labels, random=random)
+        from robust_models import get_normalization  # timm takes seconds to load
+
         known = get_normalization(model) if isinstance(model, nn.Module) else None
         if known is None:
             raise ValueError("noise='normalized' needs a model with robust_models.Normalize inside: use noise='pixels'")
