@@ -32,17 +32,18 @@ def run(kind, subject, analyses, model, **options):
 
 
 def test_the_digits_have_four_that_need_no_further_model():
-    assert [entry.name for entry in ENTRIES] == [
+    mine = [entry for entry in ENTRIES if entry.name.startswith("digits")]
+    assert [entry.name for entry in mine] == [
         "digits-steps",
         "digits-effectiveness",
         "digits-convergence",
         "digits-occlusion",
     ]
-    for entry in ENTRIES:
+    for entry in mine:
         benchmark = entry.build(Options())
         assert (benchmark.name, benchmark.scores) == (entry.name, entry.scores)
         assert entry.layout is None
-    clean, changed = ENTRIES[0].build(Options()).parts
+    clean, changed = mine[0].build(Options()).parts
     assert (clean.name, changed.name, changed.label, len(changed.data)) == ("digits", "digits-steps", "digits", 450)
     (some,) = ENTRIES[2].build(Options()).parts
     assert (some.name, some.label, len(some.data)) == (

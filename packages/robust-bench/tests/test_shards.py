@@ -25,7 +25,8 @@ def records(count, first=0, broken_by=None):
 def write(kept, shard):
     ids = kept.ids(shard)
     stages = tuple("square" if number % 2 else None for number in ids)
-    kept.write(shard, ids, [number % 5 for number in ids], [records(len(ids), ids[0]), records(len(ids), ids[0], stages)])
+    seen = [records(len(ids), ids[0]), records(len(ids), ids[0], stages)]
+    kept.write(shard, ids, [number % 5 for number in ids], seen)
 
 
 def test_shards_divide_the_images_without_rest_and_without_overlap(tmp_path):

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "list":
                     _list(given.list)
                 case "run":
-                    _run(Run(**_settings(parser.instantiate_classes(given).run)))
+                    _run(Run(**_settings(_built(parser, given).run)))
                 case "merge":
                     _show(merge(given.merge.run))
                     print_path("result", given.merge.run / RESULT_FILE)
@@ -66,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(_line(error))
         return 2
     return 0
+
+
+def _built(parser: ArgumentParser, given: Namespace) -> Namespace:
+    """Make the dataclasses of nested settings, with jsonargparse's name for it or that of before 4.49."""
+    build: Callable[[Namespace], Namespace] = getattr(parser, "instantiate", parser.instantiate_classes)
+    return build(given)
 
 
 def _settings(given: Namespace) -> dict[str, Any]:
