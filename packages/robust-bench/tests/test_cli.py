@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from robust_bench import benchmarks
 from robust_bench.cli import main
 from robust_models import create_model, save_weights
@@ -96,6 +97,24 @@ def test_a_wrong_list_of_models_is_one_line(tmp_path, text, word, capsys):
     arguments = ["run", "--models", str(tmp_path / "models.yaml"), "--benchmarks", "digits", "--out", str(tmp_path)]
     assert main(arguments) == 2
     assert word in capsys.readouterr().err
+
+
+def test_an_adversarial_copy_is_evaluated_as_it_lies(tmp_path, capsys):
+    torch.manual_seed(0)
+    save_weights(create_model("small_cnn_32", num_classes=2, in_chans=3), tmp_path / "model.safetensors")
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.effect_noise((48, 40), 50 + number).convert("RGB").save(tmp_path / "images" / name / f"{number}.png")
+    model = ["--model", "small_cnn_32", "--weights", str(tmp_path / "model.safetensors"), "--device", "cpu"]
+    images, copy = str(tmp_path / "images"), str(tmp_path / "copy")
+    threat = ["--attack", "pgd", "--eps", "4/255", "--steps", "2", "--workers", "0"]
+    assert main(["perturb", images, *model, *threat, "--out", copy]) == 0
+    assert "Linf 4/255" in capsys.readouterr().out
+    arguments = ["run", *model, "--benchmarks", "folder", "--data", copy, "--out", str(tmp_path / "run"), "--workers=0"]
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    assert result["settings"]["data"]["folder"]["preprocessing"] == {"stored": 32, "size": 32, "steps": "none"}
 
 
 def test_run_and_report(tmp_path, weights, capsys):

@@ -75,9 +75,12 @@ def test_what_killed_processes_left_is_swept_away(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / ".1.png.12ab34cd.tmp").touch()
     (tmp_path / "a" / "1.png").touch()
+    (tmp_path / KEPT / "suites").mkdir(parents=True)
+    (tmp_path / KEPT / "suites" / "0.pt").touch()
     shards = Shards(folder=tmp_path / KEPT, fingerprint={}, images=1, size=1)
     copies = Copies(folder=tmp_path, names=["a/1.png"], form="png", shards=shards)
     copies.finish([{"id": 0}, {"id": 1}], {"seed": 3})
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["1.png"]
+    assert not list((tmp_path / KEPT).iterdir())
     assert (tmp_path / "images.jsonl").read_text() == '{"id": 0}\n{"id": 1}\n'
     assert json.loads((tmp_path / ABOUT).read_text()) == {"format": FORMAT, "seed": 3}

@@ -1,6 +1,7 @@
 """The command `robust-bench`."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,17 +16,21 @@ from robust_bench._checks import ModelError
 from robust_bench._distribution import DISTRIBUTION, __version__
 from robust_bench.card import card
 from robust_bench.compare import compare
+from robust_bench.copies import ABOUT
 from robust_bench.evaluate import Interrupted
 from robust_bench.export import write_comparison, write_table
 from robust_bench.files import write_durably
 from robust_bench.merging import merge
 from robust_bench.parquet import write_records
+from robust_bench.perturb import Perturb
 from robust_bench.report import write_report, write_site
 from robust_bench.report.run_folder import RESULT_FILE, RunFolder
 from robust_bench.result import Result
 from robust_bench.runner import Run
 from robust_bench.tables import render, table
 from robust_bench.warning import EvaluationWarning
+
+_RATIO = re.compile(r"\b(\d+(?:\.\d+)?)\s*/\s*(\d+)\b")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 2: something that the user gave is wrong, said in one line on the standard error stream; 130: Ctrl-C.
     """
     parser = _parser()
-    given = parser.parse_args(_underscored(sys.argv[1:] if arguments is None else arguments))
+    given = parser.parse_args(_as_written(sys.argv[1:] if arguments is None else arguments))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -46,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case "merge":
                     _show(merge(given.merge.run))
                     print_path("result", given.merge.run / RESULT_FILE)
+                case "perturb":
+                    _perturb(Perturb(**_settings(_built(parser, given).perturb)))
                 case "compare":
                     _compare(given.compare)
                 case "export":
@@ -79,12 +86,21 @@ def _settings(given: Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(given).items() if name != "config"}
 
 
-def _underscored(arguments: Sequence[str]) -> list[str]:
-    """Take `--on-error` for `--on_error`, as people write it."""
-    out = []
+def _as_written(arguments: Sequence[str]) -> list[str]:
+    """Take what people write: `--on-error` for `--on_error`, and `--attack.eps 4/255` or "[1/255, 4/255]".
+
+    Examples:
+        >>> _as_written(["--on-error", "skip", "--attack.eps", "1/2", "--out=a-b/2"])
+        ['--on_error', 'skip', '--attack.eps', '0.5', '--out=a-b/2']
+    """
+    out: list[str] = []
+    option = ""
     for argument in arguments:
-        name, equals, value = argument.partition("=")
-        out.append((f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name) + equals + value)
+        name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        option = name.replace("-", "_").replace("__", "--", 1) if name else option
+        if option.endswith("eps"):
+            value = _RATIO.sub(lambda found: repr(float(found[1]) / float(found[2])), value)
+        out.append((option if name else "") + equals + value)
     return out
 
 
@@ -116,6 +132,11 @@ def _parser() -> ArgumentParser:
     merging = ArgumentParser(allow_abbrev=False, description="Put the parts of separate jobs together.")
     merging.add_argument("run", type=Path, help="the run folder, --out of the jobs")
     commands.add_subcommand("merge", merging, help="put the parts of `run --shard i/n` together")
+    perturbing = ArgumentParser(allow_abbrev=False, description="Write an adversarial copy of a folder of images.")
+    perturbing.add_argument("--config", action="config", help="a YAML file with any of these settings")
+    perturbing.add_argument("dir", type=Path, help="the images, <class>/<image>")
+    perturbing.add_class_arguments(Perturb, skip={"dir"})
+    commands.add_subcommand("perturb", perturbing, help="write an adversarial copy of a folder of images")
     comparing = ArgumentParser(allow_abbrev=False, description="Compare two models image by image.")
     comparing.add_argument("a", type=Path, help="the run folder of one model")
     comparing.add_argument("b", type=Path, help="that of the other")
@@ -152,6 +173,17 @@ def _list(given: Namespace) -> None:
 
 def _print(shown: RenderableType) -> None:
     sys.stdout.write(render(shown, width=max(100, Console().width)) + "\n")
+
+
+def _perturb(perturb: Perturb) -> None:
+    result = perturb()
+    if not _first():
+        return
+    _show((result,))
+    if (perturb.out / ABOUT).is_file():
+        print_path("copy", perturb.out)
+    else:
+        sys.stdout.write(f"part {perturb.shard} is done: the last of the jobs finishes the copy\n")
 
 
 def _compare(given: Namespace) -> None:

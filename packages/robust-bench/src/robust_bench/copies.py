@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from robust_bench.files import write_durably
+from robust_bench.judge import SUITES
 from robust_bench.shards import Shards
 
 Format = Literal["png", "npy"]
@@ -132,9 +134,10 @@ class Copies:
             list(threads.map(write, zip(ids, images, strict=True)))
 
     def sweep(self) -> None:
-        """Remove what killed processes have left of files that they were writing."""
+        """Remove what killed processes have left of files that they were writing, and of suites of attacks."""
         for file in self.folder.glob("*/.*.tmp"):
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.shards.folder / SUITES, ignore_errors=True)
 
     def finish(self, lines: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         """Write what is known of every image, a line each, and at last what was done."""

@@ -15,12 +15,14 @@ from robust_bench.conditions import Attacked, Clean, Suite, identity
 from robust_bench.copies import ABOUT, FORMAT, KEPT, Copies, Format, check_place, copied_names, stored_size
 from robust_bench.copying import Copying
 from robust_bench.datasets import Folder, class_folders
+from robust_bench.datasets.class_map import read_class_map
 from robust_bench.evaluate import Interrupted
 from robust_bench.files import check_folder
 from robust_bench.fingerprint import model_hash
 from robust_bench.grey_levels import radius
 from robust_bench.judge import Judge
 from robust_bench.lending import ready, undisturbed
+from robust_bench.listening import listening
 from robust_bench.model_source import ModelSource
 from robust_bench.named_attack import Norm, Setting, named_attack, pixel_units
 from robust_bench.perturb_report import copy_result, document, files_settings, image_lines
@@ -41,7 +43,8 @@ class Perturb:
     model says of the rounded images is what counts; in .npy the attack's float32 numbers are kept.
 
     Args:
-        dir: folder of images <class>/<image>, one folder per class in the order of the labels.
+        dir: folder of images <class>/<image>, one folder per class in the order of the labels (numbers inside names
+            count as numbers).
         out: new folder for the copy.
         model: a name such as small_cnn_32, timm:resnet18, or package.module:factory.
         eps: largest size of the change in units of [0, 1] pixels, as 0.0157 or 4/255.
@@ -57,6 +60,7 @@ class Perturb:
         pretrained: load timm's published weights; by default done for timm: names without --weights.
         num_classes: number of logits; by default the data's classes, or the published weights' own.
         name: the model's name; by default what --model says.
+        class_map: labels of the class folders: a file of class names, one a line, or of "name label" lines.
         preprocessing: model: resize and crop as the model declares; none: the files have their final size. By default
             model, but none for a copy that this command made.
         size: side of the square that the model takes, in pixels; by default the model's own.
@@ -85,6 +89,7 @@ class Perturb:
     pretrained: bool | None = None
     num_classes: int | None = None
     name: str | None = None
+    class_map: Path | None = None
     preprocessing: Literal["model", "none"] | None = None
     size: int | None = None
     device: str | None = None
@@ -114,8 +119,8 @@ class Perturb:
         check_folder(self.out)
         check_place(self.dir, self.out)
         try:
-            with torchrun():
-                return self._copy(attack)
+            with torchrun(), listening() as told:
+                return self._copy(attack, told)
         except KeyboardInterrupt as stop:
             raise Interrupted([]) from stop
 
@@ -143,20 +148,23 @@ class Perturb:
             )
         return attack
 
-    def _copy(self, attack: Attacked | Suite) -> Result:
+    def _copy(self, attack: Attacked | Suite, told: list[str]) -> Result:
+        """Make the copy; `told` is where warnings are kept."""
         world = self._world()
         asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         device = check_device(local_device(asked))
-        classes = class_folders(self.dir)
+        class_map = None if self.class_map is None else read_class_map(self.class_map)
+        classes = len(class_folders(self.dir)) if class_map is None else class_map.num_classes
         source = ModelSource(
             spec=self.model, weights=self.weights, pretrained=self.pretrained, num_classes=self.num_classes
         )
-        model = source.build(num_classes=len(classes), in_chans=3)
-        data, preprocessing = self._data(model)
-        copies = self._copies(data, model, attack, preprocessing)
+        model = source.build(num_classes=classes, in_chans=3)
+        treatment = self._treatment(model)
+        data = Folder(self.dir, preprocess=treatment, class_map=class_map)
+        copies = self._copies(data, model, attack, treatment)
         copies.shards.check()
         if begun := bool(copies.missing()):
-            judge = Judge(model=model, conditions=(Clean(),), seed=self.seed, device=device, classes=len(classes))
+            judge = Judge(model=model, conditions=(Clean(),), seed=self.seed, device=device, classes=classes)
             copying = Copying(model=model, attack=attack, judge=judge, batch_size=self.batch_size, copies=copies)
             workers = min(4, os.cpu_count() or 1) if self.workers is None else self.workers
             progress = False if world.together and world.rank else self.progress
@@ -167,16 +175,17 @@ class Perturb:
             "attack": attack.settings,
             "files": files_settings(self.format, self.norm),
             "model": source.describe(model, self.out),
-            "data": self._about(data, preprocessing),
+            "data": self._about(data, treatment),
             "device": str(device),
             "batch_size": self.batch_size,
             "command": self._command(),
+            **({"warnings": list(told)} if told else {}),
         }
         summaries = copies.shards.summaries()
         result = copy_result(attack, summaries, model=self.name or self.model, seed=self.seed, settings=settings)
         first = world.rank == 0 or not world.together
         if first and not copies.missing() and (begun or not (self.out / ABOUT).is_file()):
-            copies.finish(image_lines(copies, classes, pixel_units(self.eps)), document(result))
+            copies.finish(image_lines(copies, pixel_units(self.eps)), document(result))
         return result
 
     def _world(self) -> World:
@@ -187,26 +196,25 @@ class Perturb:
             raise ValueError("torchrun divides the work by itself: leave --shard out, or start the jobs without it")
         return World.parse(self.shard)
 
-    def _data(self, model: nn.Module) -> tuple[Folder, dict[str, Any]]:
-        """The images as the model takes them, and what is done to them."""
+    def _treatment(self, model: nn.Module) -> Preprocess | AsStored:
+        """What is done to the images so that the model takes them."""
         chosen = declared(model) or Preprocess()
         if self.size is not None:
             chosen = dataclasses.replace(chosen, size=self.size)
         stored = stored_size(self.dir)
         if self.preprocessing == "model" or (self.preprocessing is None and stored is None):
-            return Folder(self.dir, preprocess=chosen), chosen.settings
-        kept = AsStored(stored=stored or chosen.size, size=chosen.size)
-        return Folder(self.dir, transform=kept.transform()), kept.settings
+            return chosen
+        return AsStored(stored=stored or chosen.size, size=chosen.size)
 
     def _copies(
-        self, data: Folder, model: nn.Module, attack: Attacked | Suite, preprocessing: dict[str, Any]
+        self, data: Folder, model: nn.Module, attack: Attacked | Suite, treatment: Preprocess | AsStored
     ) -> Copies:
         fingerprint = {
             "copy": FORMAT,
             "files": self.format,
             "attack": identity(attack),
             "seed": self.seed,
-            "preprocessing": preprocessing,
+            "preprocessing": treatment.settings,
             "data_sha256": data.fingerprint,
             "model_sha256": model_hash(model),
             "versions": dict(versions()),
@@ -218,14 +226,14 @@ class Perturb:
             shards=Shards(folder=self.out / KEPT, fingerprint=fingerprint, images=len(data), size=self.shard_size),
         )
 
-    def _about(self, data: Folder, preprocessing: dict[str, Any]) -> dict[str, Any]:
+    def _about(self, data: Folder, treatment: Preprocess | AsStored) -> dict[str, Any]:
         counts = Counter(PurePosixPath(data.filename(index)).parent.name for index in range(len(data)))
         return {
             "path": str(self.dir),
             "sha256": data.fingerprint,
             "images": len(data),
             "classes": {name: counts[name] for name in data.classes},
-            "preprocessing": preprocessing,
+            "preprocessing": treatment.settings,
         }
 
     def _command(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from robust_bench.conditions import Attacked, Clean, Suite
@@ -84,7 +85,7 @@ def document(result: Result) -> dict[str, Any]:
     }
 
 
-def image_lines(copies: Copies, classes: Sequence[str], eps: float) -> Iterator[dict[str, Any]]:
+def image_lines(copies: Copies, eps: float) -> Iterator[dict[str, Any]]:
     """Give what is known of every image: its files, its label, the predictions, and how far it was moved.
 
     The distance is in units of [0, 1] pixels, known to a millionth of eps.
@@ -94,7 +95,7 @@ def image_lines(copies: Copies, classes: Sequence[str], eps: float) -> Iterator[
             "id": seen.id,
             "name": copies.names[seen.id],
             "source": seen.name,
-            "class": classes[seen.label],
+            "class": PurePosixPath(copies.names[seen.id]).parent.name,
             "label": seen.label,
             "predictions": dict(zip(_STAGES, seen.predictions, strict=True)),
             "distance": seen.more[-1][SHARE] * eps,

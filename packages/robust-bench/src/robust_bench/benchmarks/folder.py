@@ -5,10 +5,12 @@ from typing import Any
 
 from robust_bench.benchmarks.entry import Options
 from robust_bench.benchmarks.family import Family
+from robust_bench.copies import stored_size
 from robust_bench.datasets.class_map import read_class_map
+from robust_bench.datasets.labelled_folder import Treatment
 from robust_bench.datasets.readers import open_images
 from robust_bench.part import Part
-from robust_bench.preprocess import Preprocess
+from robust_bench.preprocess import AsStored, Preprocess
 
 _LAYOUT = (
     "Expected DIR/<class>/<image>, one folder per class in the order of the labels (numbers inside names count as "
@@ -25,7 +27,7 @@ def _part(options: Options) -> Part:
     Raises:
         ValueError, FileNotFoundError: if that fails; the message says how they should lie.
     """
-    chosen = options.preprocess or Preprocess()
+    chosen = _treatment(options)
     class_map = None if options.class_map is None else read_class_map(options.class_map)
     try:
         opened = open_images(
@@ -46,6 +48,15 @@ def _part(options: Options) -> Part:
         settings["class_map"] = class_map.sha256
     settings |= {"preprocessing": chosen.settings, "classes": opened.num_classes}
     return Part(name="folder", data=opened, num_classes=opened.num_classes, settings=settings)
+
+
+def _treatment(options: Options) -> Treatment:
+    """The model's resize and crop; an adversarial copy by `perturb` has its size and is not resized again."""
+    stored = None if options.data is None or options.reader else stored_size(options.data)
+    if stored is None:
+        return options.preprocess or Preprocess()
+    declared = None if options.preprocess is None else options.preprocess.size
+    return AsStored(stored=stored, size=options.size or declared)
 
 
 def _fits(path: Path) -> bool:
