@@ -98,8 +98,17 @@ def test_a_corruption_is_that_of_the_rounded_bytes(model):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"corruption": "fog"}, {"corruption": "contrast", "severity": 6}, {"corruption": "contrast", "preset": "x"}],
+    [{"corruption": "haze"}, {"corruption": "contrast", "severity": 6}, {"corruption": "contrast", "preset": "x"}],
 )
 def test_unknown_corruptions_are_refused_at_once(settings):
     with pytest.raises(ValueError, match="choose from"):
         Corrupted(**settings)
+
+
+def test_a_corruption_may_be_stored_as_jpeg_and_says_so(model):
+    condition = Corrupted(corruption="saturate", severity=1, preset="tiny_imagenet", store_jpeg85=True)
+    images = IMAGES.repeat(1, 1, 2, 2)
+    out = condition.change(model, images, LABELS, ImageRandom(5, torch.arange(4)))
+    levels = (images * 255).round().to(torch.uint8)
+    assert torch.equal(out, corrupt(levels, "saturate", 1, "tiny_imagenet", store_jpeg85=True) / 255)
+    assert condition.settings["jpeg85"] is True

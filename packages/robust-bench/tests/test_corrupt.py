@@ -107,11 +107,12 @@ class TestNames:
         draws = sample(name, 3, empty.shape, random=ImageRandom(0), preset="cifar")
         assert apply(name, empty / 255, 3, draws, preset="cifar").shape == (0, 3, 32, 32)
 
-    def test_exact_arithmetic_differs_by_a_level_at_most(self, pictures, apart, name):
+    def test_exact_arithmetic_differs_by_truncation_only(self, pictures, name):
         images = pictures()
         exact = corrupt(images, name, 3, "cifar", precision="double")
         difference = (exact.int() - corrupt(images, name, 3, "cifar").int()).abs()
-        assert (difference > 1).double().mean() < 1e-3
+        truncations = 2 if name == "glass_blur" else 1
+        assert (difference > truncations).double().mean() < 1e-3
 
     def test_short_floats_are_computed_in_float32(self, pictures, name):
         images = (pictures() / 255).to(torch.bfloat16)
@@ -171,7 +172,7 @@ def test_a_higher_severity_is_further_from_the_clean_image(pictures, name, prese
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_cpu_and_gpu_agree(pictures, apart, name, preset):
+def test_cpu_and_gpu_agree(pictures, name, preset):
     side = PRESETS[preset].size
     images = pictures(count=9, size=(side, side))
     severity = torch.tensor([1, 2, 3, 4, 5, 5, 4, 3, 1])

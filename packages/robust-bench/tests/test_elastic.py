@@ -76,7 +76,7 @@ def test_equals_scipys_interpolation_at_any_size(pictures, size):
                 images[index, channel].numpy(), [places[..., 1], places[..., 0]], order=1, mode="mirror"
             )
             expected = ndimage.map_coordinates(moved, [rows + dy, columns + dx], order=1, mode="reflect")
-            assert np.abs(found[index, channel].numpy() - expected).max() < 1e-5  # the corners are kept in float32
+            assert np.abs(found[index, channel].numpy() - expected).max() < 1e-12
 
 
 def test_three_corners_that_move_alike_move_the_image(pictures):

@@ -105,6 +105,7 @@ def test_an_image_draws_the_same_in_any_batch():
         assert torch.equal(normal_field(keys[index : index + 1], (3, 4, 4)), whole[index : index + 1])
     assert torch.equal(normal_field(keys, (5, 4, 4))[:, :3], whole)
     assert normal_field(keys[:0], (3, 4, 4)).shape == (0, 3, 4, 4)
+    assert fine_uniform_field(keys[:0], (1,)).shape == (0, 1)
 
 
 @pytest.mark.gpu

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from robust_bench.corruptions import PRESETS, Draws, corrupt
-from robust_bench.corruptions.pixelate import _shrink, pixelate_levels
+from robust_bench.corruptions.pixelate import _shrunk, pixelate_levels
 
 
 @pytest.mark.shared_data
@@ -38,5 +38,5 @@ def test_equals_pillow_at_every_size(size, channels, preset):
             for plane, pixelated in zip(image, result, strict=True):
                 small, expected = with_pillow(plane, scale)
                 assert torch.equal(pixelated, expected)
-                shrunk = _shrink(plane[None, None], small.size[1], small.size[0])
+                shrunk = _shrunk(plane[None, None], small.size[1], small.size[0])
                 assert torch.equal(shrunk[0, 0], torch.from_numpy(np.array(small)))

@@ -60,6 +60,7 @@ def _product(band: tuple[Block, ...], images: Tensor, axis: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve callers that want gradients as well
 def _band(
     length: int, sigma: float, truncate: float, border: Border, dtype: torch.dtype, device: torch.device
 ) -> tuple[Block, ...]:

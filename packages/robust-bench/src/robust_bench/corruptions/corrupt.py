@@ -94,7 +94,7 @@ def corrupt(
         draws = _draw(corruption, level, constant, keys, chosen, chunk.shape)
         return _apply_levels(corruption, chunk, constant, draws, precision)
 
-    out = _by_chunks(images, one_per_image(severity, len(images)), change)
+    out = _by_chunks(images, one_per_image(severity, len(images)), corruption.one_by_one, change)
     return store_as_jpeg85(out) if store_jpeg85 else out
 
 
@@ -182,7 +182,7 @@ def apply(
         wide = chunk.to(torch.promote_types(chunk.dtype, torch.float32))
         return corruption.apply(wide, constant, draws[chosen]).clamp_(0.0, 1.0)
 
-    return _by_chunks(images, one_per_image(severity, len(images)), change)
+    return _by_chunks(images, one_per_image(severity, len(images)), corruption.one_by_one, change)
 
 
 def _keys(random: ImageRandom, name: str, device: torch.device) -> Callable[[int, str], Tensor]:
@@ -218,20 +218,28 @@ def _apply_levels(
 
 
 def _by_chunks(
-    images: Tensor, severities: Tensor, change: Callable[[Tensor, int, slice | Tensor], Tensor]
+    images: Tensor, severities: Tensor, whole: bool, change: Callable[[Tensor, int, slice | Tensor], Tensor]
 ) -> Tensor:
     """Change the images chunk by chunk, `change(images, severity, where)`, in their own type even under autocast."""
-    out = torch.empty_like(images, memory_format=torch.contiguous_format)
+    out: Tensor | None = None
     with torch.autocast(images.device.type, enabled=False):
-        for level, chosen in _chunks(severities, images):
-            out[chosen] = change(images[chosen].contiguous(), level, chosen)
-    return out
+        for level, chosen in _chunks(severities, images, whole):
+            changed = change(images[chosen].contiguous(), level, chosen)
+            if len(changed) == len(images) and isinstance(chosen, slice):
+                return changed.to(images.dtype)
+            if out is None:
+                out = torch.empty_like(images, memory_format=torch.contiguous_format)
+            out[chosen] = changed
+    return torch.empty_like(images) if out is None else out
 
 
-def _chunks(severities: Tensor, images: Tensor) -> Iterator[tuple[int, slice | Tensor]]:
-    """Cut the batch into chunks of one severity that stay in the cache: slices where possible, else indices."""
+def _chunks(severities: Tensor, images: Tensor, whole: bool) -> Iterator[tuple[int, slice | Tensor]]:
+    """Cut the batch into chunks of one severity that stay in the cache: slices where possible, else indices.
+
+    With `whole` they are as large as can be.
+    """
     values = _CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
-    size = max(1, values // max(1, math.prod(images.shape[1:])))
+    size = max(1, len(images) if whole else values // math.prod(images.shape[1:]))
     if len(severities) and bool((severities == severities[0]).all()):
         for start in range(0, len(severities), size):
             yield int(severities[0]), slice(start, start + size)

@@ -26,8 +26,9 @@ def draw_nothing(_key: Key, _shape: Shape, _constant: Any) -> dict[str, Tensor]:
 class Corruption:
     """A named operation on images; its constants per severity lie in the presets.
 
-    The functions take whole batches on any device, with 1 or 3 channels: one channel gives what the first of three
-    equal channels would become. The images are contiguous. They change nothing that they are given. On a GPU they must not wait for it.
+    The functions take whole batches of contiguous images on any device, with 1 or 3 channels: one channel gives what
+    the first of three equal channels would become. They change nothing that they are given, and on a GPU they do not
+    wait for it.
 
     Args:
         name: as published, e.g. "gaussian_noise".
@@ -38,6 +39,7 @@ class Corruption:
             None where `apply` does both.
         sample: (key, (C, H, W), constant) -> random fields with the image as first axis, on the device of the keys.
         smallest: fewest pixels a side that the operation takes.
+        one_by_one: the operation itself goes through the images one by one: a batch need not be cut to fit a cache.
         extra: not among the fifteen that count in the mean corruption error.
     """
 
@@ -47,4 +49,5 @@ class Corruption:
     apply_levels: Callable[[Tensor, Any, Draws], Tensor] | None = None
     sample: Callable[[Key, Shape, Any], dict[str, Tensor]] = draw_nothing
     smallest: int = 1
+    one_by_one: bool = False
     extra: bool = False

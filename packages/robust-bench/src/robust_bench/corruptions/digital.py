@@ -17,12 +17,13 @@ DIGITAL = (
     Corruption(
         name="elastic_transform", group="digital", apply=elastic_transform, sample=sample_elastic, smallest=LARGE
     ),
-    Corruption(name="pixelate", group="digital", apply=pixelate, apply_levels=pixelate_levels),
+    Corruption(name="pixelate", group="digital", apply=pixelate, apply_levels=pixelate_levels, one_by_one=True),
     Corruption(
         name="jpeg_compression",
         group="digital",
         apply=jpeg_compression,
         apply_levels=jpeg_compression_levels,
+        one_by_one=True,
     ),
     Corruption(name="saturate", group="digital", apply=saturate, extra=True),
 )

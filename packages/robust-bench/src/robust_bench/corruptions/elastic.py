@@ -40,8 +40,7 @@ def elastic_transform(images: Tensor, constant: tuple[float, float, float], draw
     """
     alpha, sigma, _ = constant
     count, _, height, width = images.shape
-    corners = draws.field("corners", (count, 3, 2)).to(torch.float32).to(images.dtype)
-    grid = _affine_grid(corners, height, width)
+    grid = _affine_grid(draws.field("corners", (count, 3, 2)).to(images), height, width)
     moved = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     if alpha == 0:
         return moved
@@ -61,23 +60,30 @@ def elastic_transform_without_affine(images: Tensor, alpha: float, draws: Draws)
 def _affine_grid(corners: Tensor, height: int, width: int) -> Tensor:
     """Where each pixel comes from, (N, H, W, 2), when three points move by `corners` (N, 3, 2).
 
-    With -1 and 1 at the centres of the first and last pixel, as `grid_sample(align_corners=True)` reads it.
+    The points lie at the right bottom, right top and left top of a square in the image's middle.
     """
-    centre = corners.new_tensor([width // 2, height // 2])
-    quarter = float(min(height, width) // 3)
-    fixed = centre + quarter * corners.new_tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
-    first, second, origin = (fixed.to(torch.float32) + corners.to(torch.float32)).to(corners.dtype).unbind(1)
-    u, v = first - origin, second - origin
-    # A point is origin + a u + b v; the same a and b lead from the third fixed point to where it comes from.
-    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    inverse = torch.stack([v[:, 1], -v[:, 0], -u[:, 1], u[:, 0]], dim=1).view(-1, 2, 2) / area[:, None, None]
-    back = (fixed[:2] - fixed[2]).T @ inverse  # (N, 2, 2)
-    scale = 2.0 / corners.new_tensor([width - 1, height - 1])
-    back = back * scale[:, None]
-    rest = fixed[2] * scale - 1.0 - (back @ origin[:, :, None])[:, :, 0]
-    columns = torch.arange(width, dtype=corners.dtype, device=corners.device)[:, None]
-    rows = torch.arange(height, dtype=corners.dtype, device=corners.device)[:, None, None]
-    return (columns * back[:, None, None, :, 0] + rows * back[:, None, None, :, 1]).add_(rest[:, None, None])
+    quarter = min(height, width) // 3
+    left, top, side = width // 2 - quarter, height // 2 - quarter, 2 * quarter
+    bottom_x, bottom_y = (corners[:, 0] - corners[:, 2] + side).unbind(1)  # from the left top to the right bottom
+    right_x, right_y = (corners[:, 1] - corners[:, 2]).unbind(1)  # from the left top to the right top
+    right_x = right_x + side
+    x = _along(width, corners) - (corners[:, 2, 0] + left)[:, None]
+    y = _along(height, corners) - (corners[:, 2, 1] + top)[:, None]
+    # A place is the left top + a times the first + b times the second; it comes from there with the fixed ones.
+    scale = side / (bottom_x * right_y - bottom_y * right_x)
+    grid = corners.new_empty(len(corners), height, width, 2)
+    for axis, (start, length, by_x, by_y) in enumerate(
+        ((left, width, right_y - bottom_y, bottom_x - right_x), (top, height, right_y, -right_x))
+    ):
+        # With -1 and 1 at the centres of the first and last pixel, as `align_corners=True` reads it.
+        unit = 2.0 / (length - 1)
+        across = x * (scale * by_x * unit)[:, None] + (start * unit - 1.0)
+        torch.add(across[:, None], (y * (scale * by_y * unit)[:, None])[:, :, None], out=grid[..., axis])
+    return grid
+
+
+def _along(length: int, like: Tensor) -> Tensor:
+    return torch.arange(length, dtype=like.dtype, device=like.device)
 
 
 def _shift(images: Tensor, shifts: Tensor, factor: float, sigmas: tuple[float, float]) -> Tensor:
@@ -86,6 +92,6 @@ def _shift(images: Tensor, shifts: Tensor, factor: float, sigmas: tuple[float, f
     grid = images.new_empty(len(images), height, width, 2)
     for axis, length in enumerate((width, height)):
         # With -1 and 1 at the outer edges of the first and last pixel, as `align_corners=False` reads it.
-        own = torch.arange(1, 2 * length, 2, dtype=images.dtype, device=images.device).div_(length).sub_(1.0)
+        own = _along(length, images).mul_(2.0).add_(1.0).div_(length).sub_(1.0)
         torch.add(own if axis == 0 else own[:, None], smooth[:, axis], alpha=2.0 * factor / length, out=grid[..., axis])
     return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

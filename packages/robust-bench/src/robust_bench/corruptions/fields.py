@@ -21,8 +21,8 @@ _LAST_SHIFT = 31
 
 def hashes(keys: Tensor, count: int) -> Tensor:
     """Hash `keys` (N,) int64 with the counters 0..count-1; int64 (N, count) of 64 random bits come back."""
-    bits = keys[:, None] + _counters(count, keys.device)
-    shifted = torch.empty_like(bits)
+    bits, shifted = (keys.new_empty(len(keys), count) for _ in range(2))
+    torch.add(keys[:, None], _counters(count, keys.device), out=bits)
     for shift, multiplier in _MULTIPLIERS:
         torch.bitwise_right_shift(bits, shift, out=shifted)
         shifted.bitwise_and_((1 << (64 - shift)) - 1)  # the shift of a negative number brings in ones

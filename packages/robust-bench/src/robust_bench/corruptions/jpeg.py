@@ -2,28 +2,25 @@
 
 import io
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from robust_bench.corruptions.draws import Draws
 from robust_bench.corruptions.levels import truncate, unit
-from robust_bench.corruptions.pillow import picture, write_planes
+from robust_bench.corruptions.pillow import through_pictures
 
 _HALF_COLOUR = 2  # Pillow's number for 4:2:0, colour at half the resolution, which is also what it takes by itself
 
 
 def jpeg_compression_levels(levels: Tensor, quality: int, _draws: Draws) -> Tensor:
     """Write uint8 images as JPEG with colour at half the resolution (4:2:0) and read them again, on the CPU."""
-    planes = levels.cpu().contiguous().numpy()
-    out = np.empty_like(planes)
-    for image, result in zip(planes, out, strict=True):
+
+    def written_and_read(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
-        picture(image).save(file, "JPEG", quality=quality, subsampling=_HALF_COLOUR)
-        with Image.open(file) as read:
-            write_planes(read, result)
-    return torch.from_numpy(out).to(levels.device)
+        image.save(file, "JPEG", quality=quality, subsampling=_HALF_COLOUR)
+        return Image.open(file, formats=("JPEG",))
+
+    return through_pictures(levels, written_and_read, *levels.shape[2:])
 
 
 def jpeg_compression(images: Tensor, quality: int, draws: Draws) -> Tensor:

@@ -43,9 +43,14 @@ def impulse_noise(images: Tensor, share: float, draws: Draws) -> Tensor:
 
 def impulse_noise_levels(levels: Tensor, share: float, draws: Draws) -> Tensor:
     """Do the same to uint8 images, with bits: far faster on a CPU than choosing value by value."""
-    uniform = draws.field("uniform", tuple(levels.shape))
-    black, hit = ((uniform < bound).view(torch.uint8).neg_() for bound in (share / 2, share))  # 0 or 255
+    uniform = draws.field("uniform", tuple(levels.shape)).to(torch.float32)
+    black, hit = _below(uniform, share / 2), _below(uniform, share)
     return hit.bitwise_or_(levels).bitwise_and_(black.bitwise_not_())
+
+
+def _below(numbers: Tensor, bound: float) -> Tensor:
+    """Give 255 where float32 numbers are below the bound, else 0: their difference's sign bit, spread over a byte."""
+    return (numbers - bound).view(torch.int32).bitwise_right_shift_(31).to(torch.uint8)
 
 
 NOISE = (

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
+from robust_bench.corruptions.blur import BLUR
 from robust_bench.corruptions.corruption import Corruption
 from robust_bench.corruptions.digital import DIGITAL, DIGITAL_IMAGECORRUPTIONS
 from robust_bench.corruptions.noise import NOISE
 from robust_bench.corruptions.weather import WEATHER
 
-# blur: from robust_bench.corruptions.blur import BLUR, BLUR_IMAGECORRUPTIONS (here, and in the two tuples below)
 # weather: from robust_bench.corruptions.weather import WEATHER, WEATHER_IMAGECORRUPTIONS, frost_corruption (see `find`)
 
 VARIANTS = ("imagenet_c", "imagecorruptions")
 
-_PUBLISHED = {corruption.name: corruption for corruption in (*NOISE, *WEATHER, *DIGITAL)}
+_PUBLISHED = {corruption.name: corruption for corruption in (*NOISE, *BLUR, *WEATHER, *DIGITAL)}
 _CHANGED = {corruption.name: corruption for corruption in (*DIGITAL_IMAGECORRUPTIONS,)}
 _TABLES = {"imagenet_c": _PUBLISHED, "imagecorruptions": {**_PUBLISHED, **_CHANGED}}
 
