@@ -1,5 +1,6 @@
 """The engine: damaged images, names, several models, answers and further columns."""
 
+import functools
 import gzip
 import json
 import warnings
@@ -7,10 +8,11 @@ import warnings
 import pytest
 import torch
 from PIL import Image
-from robust_bench import evaluate
+from robust_attacks import FGSM, PGD, Linf, WorstCase
+from robust_bench import EvaluationWarning, Interrupted, evaluate
 from robust_bench.answer import Subset
 from robust_bench.benchmarks import Benchmark, Part
-from robust_bench.conditions import Clean
+from robust_bench.conditions import Attacked, Clean, Suite
 from robust_bench.datasets import Folder
 from robust_bench.engine import Candidate, Settings, evaluate_part
 from robust_bench.preprocess import AsStored
@@ -245,3 +247,79 @@ def test_a_thousand_shards_are_resumed_without_the_model(model, tmp_path):
         warnings.simplefilter("error")
         again = evaluate(model, data, out=tmp_path, shard_size=1, batch_size=500)
     assert [row.correct for row in again.rows] == [row.correct for row in first.rows]
+
+
+class Shift:
+    """An attack that is an object, and says nothing of itself."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, model, images, labels, *, random=None):
+        return (images + self.by).clamp(0, 1)
+
+
+class Known(Shift):
+    """The same, which says who it is."""
+
+    @property
+    def fingerprint(self):
+        return f"shift by {self.by}"
+
+
+def test_another_attack_is_refused_whatever_it_is(grey, model, tmp_path):
+    with pytest.raises(TypeError, match="text `fingerprint`"):
+        evaluate(model, grey, conditions=[Attacked(attack=Shift(0.0))], out=tmp_path / "a")
+    evaluate(model, grey, conditions=[Attacked(attack=Known(0.0))], out=tmp_path / "b")
+    with pytest.raises(ValueError, match=r"shift by 0\.0.*shift by 1\.0"):
+        evaluate(model, grey, conditions=[Attacked(attack=Known(1.0))], out=tmp_path / "b")
+    one, other = (functools.partial(shift, by=by) for by in (0.0, 1.0))
+    evaluate(model, grey, conditions=[Attacked(attack=one)], out=tmp_path / "c")
+    with pytest.raises(ValueError, match="holds another evaluation"):
+        evaluate(model, grey, conditions=[Attacked(attack=other)], out=tmp_path / "c")
+    first, second = (
+        Suite(suite=WorstCase({"mine": attack(threat=Linf(eps=0.1))}, threat=Linf(eps=0.1))) for attack in (FGSM, PGD)
+    )
+    evaluate(model, grey, conditions=[first], out=tmp_path / "d")
+    with pytest.raises(ValueError, match="holds another evaluation"):
+        evaluate(model, grey, conditions=[second], out=tmp_path / "d")
+
+
+def shift(model, images, labels, *, random=None, by=0.0):
+    return (images + by).clamp(0, 1)
+
+
+def test_warnings_outlive_the_run_that_gave_them(grey, tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3), nn.Softmax(dim=1)).eval()
+    with pytest.warns(EvaluationWarning, match="probabilities"):
+        first = evaluate(model, grey, out=tmp_path)
+    again = evaluate(model, grey, out=tmp_path)
+    assert again.settings["warnings"] == first.settings["warnings"] != []
+
+
+def test_ctrl_c_while_scores_are_taken_keeps_the_rows(grey, model, tmp_path):
+    def scores(_):
+        raise KeyboardInterrupt
+
+    benchmark = Benchmark(name="b", parts=(Part(name="b", data=grey, num_classes=3),), scores=scores)
+    with pytest.raises(Interrupted) as stop:
+        evaluate(model, benchmark, out=tmp_path)
+    assert [row.count for row in stop.value.result.rows] == [21]
+
+
+def test_a_file_system_that_fails_for_a_while_is_no_damage(model, tmp_path):
+    class Flaky(Counting):
+        def __getitem__(self, index):
+            if index == 7:
+                raise OSError(5, "input/output error")
+            return super().__getitem__(index)
+
+    data = Flaky(TensorDataset(torch.rand(9, 3, 16, 16), torch.arange(9) % 3))
+    with pytest.raises(OSError, match="input/output"):
+        evaluate(model, data, out=tmp_path, on_error="skip")
+
+
+def test_buffers_that_cannot_be_written_to_do_not_lose_the_result(grey):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3)).eval()
+    model.register_buffer("wide", torch.zeros(1).expand(4))
+    assert evaluate(model, grey).rows[0].count == 21

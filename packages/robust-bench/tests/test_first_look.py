@@ -8,6 +8,7 @@ import timm
 import torch
 from robust_bench import EvaluationWarning, evaluate
 from robust_bench._checks import ModelError
+from robust_bench.answer import Subset
 from robust_bench.benchmarks import Benchmark, Part
 from robust_models import Normalize, create_model
 from torch import nn
@@ -71,6 +72,31 @@ def test_a_hidden_module_in_training_mode_is_an_error(data, hide):
         evaluate(hide(Network(0.5).train()), data)
 
 
+def test_a_hidden_module_comes_back_as_it_was(data):
+    model = Network().train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def predict(images):
+        return model(images)
+
+    with pytest.raises(ModelError, match="in training mode"):
+        evaluate(lambda images: predict(images), data)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_a_function_may_set_its_module_to_eval_mode_by_itself(data):
+    model = Network(0.5).train()
+    quiet(lambda images: model.eval()(images), data)
+
+
+def test_probabilities_are_found_behind_an_answer(data):
+    benchmark = Benchmark(
+        name="two", parts=(Part(name="two", data=data, num_classes=3, answer=Subset(indices=(0, 1, 2), logits=4)),)
+    )
+    with pytest.warns(EvaluationWarning, match="are probabilities"):
+        evaluate(nn.Sequential(Network(), nn.Linear(CLASSES, 4), nn.Softmax(dim=1)), benchmark)
+
+
 def test_dropout_that_is_always_on_is_warned_of(data):
     with pytest.warns(EvaluationWarning, match="answers differently when it is asked twice"):
         evaluate(Network(always=True), data)
@@ -89,6 +115,8 @@ def test_a_backbone_without_classifier_is_an_error(data):
     benchmark = Benchmark(name="ten", parts=(Part(name="ten", data=data, num_classes=10),))
     with pytest.raises(ModelError, match=r"backbone that returns 512 features.*num_classes=10"):
         evaluate(bare, benchmark)
+    with pytest.raises(ModelError, match="backbone that returns 512 features"):
+        evaluate(nn.Sequential(bare), data)
     feature_maps = nn.Conv2d(3, 8, 3)
     with pytest.raises(ValueError, match="needs its classifier"):
         evaluate(feature_maps, data)

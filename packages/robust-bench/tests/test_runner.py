@@ -110,3 +110,40 @@ def test_benchmarks_of_different_data_share_a_run(tmp_path):
 def test_nothing_cannot_be_joined():
     with pytest.raises(ValueError, match="no result"):
         join([], "digits")
+
+
+def test_a_folder_of_another_model_is_refused(tmp_path):
+    torch.manual_seed(0)
+    for name in ("a", "b"):
+        torch.save(create_model("small_cnn_8").state_dict(), tmp_path / f"{name}.pt")
+    settings = {"pretrained": None, "benchmarks": "digits"}
+    run(tmp_path / "out", weights=tmp_path / "a.pt", **settings)
+    with pytest.raises(ValueError, match=r"holds digits of another model .* a folder of its own"):
+        run(tmp_path / "out", weights=tmp_path / "b.pt", **settings | {"benchmarks": "digits-pgd"})
+
+
+def test_jobs_are_merged_with_what_they_skipped_and_warned_of(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.effect_noise((40, 50), 20).convert("RGB").save(tmp_path / "data" / name / f"{number}.png")
+    (tmp_path / "data" / "dog" / "3.png").write_bytes(b"nothing")
+    torch.manual_seed(0)
+    torch.save(create_model("small_cnn_32", num_classes=2, in_chans=3).state_dict(), tmp_path / "m.pt")
+    settings = {
+        "model": "small_cnn_32",
+        "pretrained": None,
+        "weights": tmp_path / "m.pt",
+        "benchmarks": "folder,folder-pgd",
+    }
+    settings |= {"data": tmp_path / "data", "workers": 0, "shard_size": 2, "on_error": "skip"}
+    alone = run(tmp_path / "alone", **settings)
+    for job in ("1/2", "0/2"):
+        run(tmp_path / "jobs", shard=job, **settings)
+    (merged,) = merge(tmp_path / "jobs")
+    assert [(row.condition, row.correct, row.count) for row in merged.rows] == [
+        (row.condition, row.correct, row.count) for row in alone.rows
+    ]
+    assert merged.settings["data"] == alone.settings["data"]
+    assert merged.settings["data"]["folder"]["skipped"] == 1
+    assert "accuracy" not in merged.settings

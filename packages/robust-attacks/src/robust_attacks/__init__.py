@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from robust_attacks._verify import exact_arithmetic as exact_arithmetic
 from robust_attacks.apgd import APGD as APGD
 from robust_attacks.auto_attack import auto_attack as auto_attack
 from robust_attacks.carlini_wagner import CarliniWagner as CarliniWagner
@@ -78,6 +79,7 @@ __all__ = [
     "auto_attack",
     "cross_entropy",
     "dlr",
+    "exact_arithmetic",
     "margin",
     "patch_sensitivity",
     "succeeded",

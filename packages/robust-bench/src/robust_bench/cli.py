@@ -24,7 +24,7 @@ from robust_bench.merging import merge
 from robust_bench.parquet import write_records
 from robust_bench.perturb import Perturb
 from robust_bench.report import write_report, write_site
-from robust_bench.report.run_folder import RESULT_FILE, RunFolder
+from robust_bench.report.run_folder import RESULT_FILE, RunFolder, result_files
 from robust_bench.result import Result
 from robust_bench.runner import Run
 from robust_bench.tables import render, table
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _run(Run(**_settings(_built(parser, given).run)))
                 case "merge":
                     _show(merge(given.merge.run))
-                    print_path("result", given.merge.run / RESULT_FILE)
+                    for file in result_files(given.merge.run):
+                        print_path("result", file)
                 case "perturb":
                     _perturb(Perturb(**_settings(_built(parser, given).perturb)))
                 case "compare":
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error("interrupted: finished shards are kept, and the same command goes on from there")
         return 130
     except KeyboardInterrupt:
-        print_error("interrupted: nothing was written")
+        print_error("interrupted: what is finished, if anything, is kept")
         return 130
     except (ValueError, TypeError, OSError, ImportError, ModelError) as error:
         print_error(_line(error))
@@ -228,7 +229,8 @@ def _run(run: Run) -> None:
     if run.shard is not None:
         sys.stdout.write(f"part {run.shard} is done: robust-bench merge {run.out}, when all are\n")
         return
-    print_path("result", run.out / RESULT_FILE)
+    for result in results:
+        print_path("result", (run.out if run.models is None else run.out / result.model) / RESULT_FILE)
     sys.stdout.write(f"page: robust-bench report {run.out}\n")
 
 

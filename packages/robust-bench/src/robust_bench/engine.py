@@ -67,11 +67,13 @@ class Candidate:
         model: the model.
         name: in tables.
         folder: for its shards; None keeps nothing.
+        sha256: of the model, where it is known already.
     """
 
     model: Model
     name: str
     folder: Path | None = None
+    sha256: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -287,11 +289,23 @@ def _sorted_out(read: Iterable[Read], kept: list[int], damaged: dict[int, str]) 
 def _side_by_side(
     tasks: Sequence[_Task], batches: Iterator[Batch], shown: Bar
 ) -> list[tuple[torch.Tensor, list[Records]]]:
-    """Every task's records of the same batches; several tasks keep them in memory for each other."""
-    if len(tasks) == 1:
-        return [tasks[0].judge.records(batches, tasks[0].tally.teller(shown))]
-    shared = list(batches)
-    return [task.judge.records(shared, task.tally.teller(shown)) for task in tasks]
+    """Every task's records of the same batches, each of which all see in turn; suites of attacks need all at once."""
+    if len(tasks) == 1 or any(isinstance(condition, Suite) for condition in tasks[0].part.conditions):
+        shared = batches if len(tasks) == 1 else list(batches)
+        return [task.judge.records(shared, task.tally.teller(shown)) for task in tasks]
+    found: list[list[tuple[torch.Tensor, list[Records]]]] = [[] for _ in tasks]
+    for batch in batches:
+        for mine, task in zip(found, tasks, strict=True):
+            mine.append(task.judge.records([batch], task.tally.teller(shown)))
+    return [_in_a_row(mine, len(tasks[0].part.conditions)) for mine in found]
+
+
+def _in_a_row(parts: list[tuple[torch.Tensor, list[Records]]], conditions: int) -> tuple[torch.Tensor, list[Records]]:
+    """The records of batches, one after another."""
+    labels = [labels for labels, _ in parts]
+    columns = [[records[number] for _, records in parts] for number in range(conditions)]
+    empty = torch.empty(0, dtype=torch.int64)
+    return torch.cat(labels) if labels else empty, [Records.joined(column) for column in columns]
 
 
 def _write(
@@ -328,8 +342,12 @@ def _names(source: object, ids: Sequence[int]) -> list[str] | None:
 
 def _items_at_once(part: Part, settings: Settings) -> int:
     """Images per batch; of sequences of frames as many as come near to that number of frames."""
-    frames = _FRAMES if any(getattr(condition, "dimensions", 4) == 5 for condition in part.conditions) else 1
-    return max(1, settings.batch_size // frames)
+    return max(1, settings.batch_size // _frames(part))
+
+
+def _frames(part: Part) -> int:
+    """About how many images one item holds."""
+    return _FRAMES if any(getattr(condition, "dimensions", 4) == 5 for condition in part.conditions) else 1
 
 
 def _batches_at_once(part: Part) -> int:
@@ -350,13 +368,13 @@ def _shards(part: Part, candidate: Candidate, folder: Path, settings: Settings) 
             "an evaluation that is kept in a folder needs a data set with a length and numbered items, got "
             f"{type(source).__name__}: pass the data set itself, or leave `out` out"
         )
-    usual = 64 if any(isinstance(condition, Suite) for condition in part.conditions) else 512
+    usual = 64 if any(isinstance(condition, Suite) for condition in part.conditions) else 512 // _frames(part)
     fingerprint = {
         "part": part.name,
         "data": {key: value for key, value in part.settings.items() if key != "path"},
         "seed": settings.seed,
         "data_sha256": data_hash(source),
-        "model_sha256": model_hash(candidate.model),
+        "model_sha256": candidate.sha256 or model_hash(candidate.model),
         "answer": None if part.answer is None else repr(part.answer),
         "also": list(part.also),
         "conditions": [identity(condition) for condition in part.conditions],

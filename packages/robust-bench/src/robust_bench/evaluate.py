@@ -14,8 +14,9 @@ from robust_bench._checks import Model, check_device
 from robust_bench.answers import Answers
 from robust_bench.conditions import Condition
 from robust_bench.engine import Candidate, Outcome, Settings, Stopped, evaluate_part
+from robust_bench.fingerprint import model_hash
 from robust_bench.lending import device_of
-from robust_bench.listening import listening
+from robust_bench.listening import listening, remember, remembered
 from robust_bench.part import Benchmark, Part
 from robust_bench.reading import check_order
 from robust_bench.result import Result, Row
@@ -108,7 +109,7 @@ def evaluate(
         (45, 450)
     """
     benchmark = _benchmark(data, conditions)
-    if out is None and (shard_size is not None or world is not None):
+    if out is None and (shard_size is not None or (world is not None and world != World())):
         raise ValueError(
             "only an evaluation with a folder `out` can be divided: give out, or leave shard_size and world"
         )
@@ -131,7 +132,7 @@ def evaluate(
         workers=workers,
         progress=progress,
         shard_size=shard_size,
-        world=world or World.current(),
+        world=World() if out is None else (world or World.current()),
         on_error=on_error,
     )[0]
 
@@ -198,24 +199,44 @@ def _evaluate(
     entrants: Sequence[Entrant], wanted: Sequence[Benchmark], asked: Settings, told: list[str]
 ) -> list[Result]:
     """Evaluate part after part; `told` is where warnings are kept."""
-    world = asked.world
     reports = [_Report(entrant, wanted, asked, told) for entrant in entrants]
+    try:
+        _evaluate_parts(entrants, wanted, asked, told, reports)
+        return [report.result() for report in reports]
+    except Stopped as stop:
+        raise Interrupted([report.partial() for report in reports if report.rows], *stop.args) from stop
+    except KeyboardInterrupt as stop:  # while something is hashed or scored
+        raise Interrupted([report.partial() for report in reports if report.rows], *stop.args) from stop
+
+
+def _evaluate_parts(
+    entrants: Sequence[Entrant],
+    wanted: Sequence[Benchmark],
+    asked: Settings,
+    told: list[str],
+    reports: Sequence["_Report"],
+) -> None:
+    world = asked.world
     parts = {part.name: part for benchmark in wanted for part in benchmark.parts}
+    kept = any(entrant.folder(part) is not None for entrant in entrants for part in parts.values())
+    hashes = [model_hash(entrant.model) if kept else None for entrant in entrants]
     for part in parts.values():
         candidates = [
-            Candidate(model=entrant.model, name=entrant.name, folder=entrant.folder(part)) for entrant in entrants
+            Candidate(model=entrant.model, name=entrant.name, folder=entrant.folder(part), sha256=sha256)
+            for entrant, sha256 in zip(entrants, hashes, strict=True)
         ]
         try:
             outcomes = evaluate_part(part, candidates, asked)
         except Stopped as stop:
             for report, outcome in zip(reports, stop.outcomes, strict=True):
                 report.add(part, outcome)
-            raise Interrupted([report.result() for report in reports if report.rows], *stop.args) from stop
+            raise
         for report, candidate, outcome in zip(reports, candidates, outcomes, strict=True):
             report.add(part, outcome)
             if candidate.folder is not None and outcome.rows and (world.rank == 0 or not world.together):
+                told += [text for text in remembered(candidate.folder) if text not in told]
+                remember(candidate.folder, told)
                 report.of(part, outcome).save(candidate.folder / EVALUATION)
-    return [report.result() for report in reports]
 
 
 class _Report:
@@ -239,6 +260,10 @@ class _Report:
         """The result of one part alone, with the share of right images even where that is no accuracy."""
         found = self._result(outcome.rows, {part.label: outcome.data})
         return replace(found, settings={**found.settings, "accuracy": part.accuracy})
+
+    def partial(self) -> Result:
+        """The rows so far."""
+        return self._result(self.rows, self.data)
 
     def result(self) -> Result:
         """The result so far, with the scores for which all that they need is there."""
@@ -271,8 +296,14 @@ def without_repeats(rows: Sequence[Row]) -> list[Row]:
 def merged_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """What the data of two parts of one benchmark have in common; skipped images add up."""
     common = {key: value for key, value in one.items() if other.get(key) == value}
-    if skipped := one.get("skipped", 0) + other.get("skipped", 0):
-        common |= {"skipped": skipped, "damaged": [*one.get("damaged", ()), *other.get("damaged", ())][:10]}
+    damaged = list(dict.fromkeys((*one.get("damaged", ()), *other.get("damaged", ()))))[:10]
+    skipped = one.get("skipped", 0), other.get("skipped", 0)
+    if any(skipped):  # the same images under other conditions are the same damage
+        common |= {"skipped": max(skipped) if one.get("sha256") == other.get("sha256") else sum(skipped)}
+        common |= {"damaged": damaged}
+    if "of" in one or "of" in other:  # one of them is not complete
+        whole = max(about.get("of", about["images"]) for about in (one, other))
+        return common | {"images": min(one["images"], other["images"]), "of": whole}
     return common | {"images": max(one["images"], other["images"])}
 
 

@@ -52,7 +52,12 @@ def data_hash(data: Dataset[Any]) -> str:
     size = len(data)  # type: ignore[arg-type]  # only sized data sets come here
     found.update(str(size).encode())
     for index in sorted({size * part // 16 for part in range(16)} if size else ()):
-        for number, value in enumerate(data[index]):
+        try:
+            item = data[index]
+        except (OSError, ValueError) as error:  # the evaluation stops at it, or skips it
+            found.update(f"{index}: {type(error).__name__}".encode())
+            continue
+        for number, value in enumerate(item):
             _add(found, f"{index}/{number}", torch.as_tensor(value))
     return found.hexdigest()
 

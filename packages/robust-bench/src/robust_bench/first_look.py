@@ -1,7 +1,9 @@
 """The classic mistakes in evaluating a model, looked for on its first batch."""
 
+import contextlib
 import functools
 import inspect
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from robust_bench._checks import Model, ModelError
 from robust_bench.warning import EvaluationWarning
@@ -17,59 +20,84 @@ from robust_bench.warning import EvaluationWarning
 _FEW = 8  # images that the model sees once more
 
 
-def first_look(model: Model, answers: Model, images: Tensor, logits: Tensor, classes: int | None) -> None:
+def first_look(model: Model, answers: Model, images: Tensor, raw: Tensor, scores: Tensor, classes: int | None) -> None:
     """Look for mistakes that give plausible but wrong numbers; each warning says how to mend its own.
 
     Args:
         model: as the user gave it.
         answers: as the engine calls it, with the answer of the benchmark.
         images: the first batch (N, C, H, W).
-        logits: what it said of them, (N, K).
+        raw: the model's output for them, (N, K).
+        scores: those of the benchmark's classes that the answer made of it.
         classes: of the benchmark, None where that does not matter.
 
     Raises:
-        ModelError: if a model that hides in a function is in training mode.
+        ModelError: if the model is a backbone without a classifier.
     """
-    _check_hidden_modes(model)
-    _warn_of_softmax(logits)
-    _warn_of_classes(model, logits, classes)
+    _check_classifier(model, raw, classes)
+    _warn_of_softmax(raw)
+    _warn_of_classes(raw, classes)
     _warn_of_missing_normalisation(model)
     _warn_of_darkness(images)
-    _warn_of_unsteady_answers(answers, images, logits)
+    _warn_of_unsteady_answers(answers, images, scores)
 
 
-def _check_hidden_modes(model: Model) -> None:
-    """The engine sets modules to eval mode, but cannot reach one that a function closes over."""
-    if isinstance(model, nn.Module):
-        return
-    for hidden in _hidden_modules(model):
-        if any(module.training and _depends_on_mode(module) for module in hidden.modules()):
-            raise ModelError(
-                f"{type(hidden).__name__}, which the model calls, is in training mode: dropout and batch norm would "
-                "change its answers. Call its .eval() first, or pass the module itself"
-            )
+@contextlib.contextmanager
+def hidden_modes_checked(model: Model) -> Iterator[None]:
+    """Look for training mode where the engine cannot set it, in what a function closes over, while it is called.
+
+    A function that sets its module to eval mode by itself is let pass; of another the buffers come back as they were.
+
+    Raises:
+        ModelError: afterwards, if a module there would answer otherwise in eval mode.
+    """
+    hidden = [] if isinstance(model, nn.Module) else list(_hidden_modules(model))
+    training = [each for each in hidden if _in_training(each)]
+    buffers = [(buffer, buffer.clone()) for each in training for buffer in each.buffers() if not is_lazy(buffer)]
+    yield
+    if still := [each for each in training if _in_training(each)]:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        raise ModelError(
+            f"{type(still[0]).__name__}, which the model calls, is in training mode: dropout and batch norm would "
+            "change its answers. Call its .eval() first, or pass the module itself"
+        )
+
+
+def _in_training(module: nn.Module) -> bool:
+    return any(each.training and _depends_on_mode(each) for each in module.modules())
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm | _DropoutNd | nn.RReLU) or "Drop" in type(module).__name__
 
 
-def _hidden_modules(function: Any) -> Iterator[nn.Module]:
-    """Modules that a function, a bound method or a partial refers to."""
+def _hidden_modules(function: Any, known: set[int] | None = None) -> Iterator[nn.Module]:
+    """Modules that a function, a bound method or a partial refers to, or a function that it refers to."""
+    seen = set() if known is None else known
+    if id(function) in seen:
+        return
+    seen.add(id(function))
     if isinstance(function, functools.partial):
         found = [function.func, *function.args, *function.keywords.values()]
     elif inspect.ismethod(function):
         found = [function.__self__]
     elif inspect.isfunction(function):
-        known = inspect.getclosurevars(function)
-        found = [*known.nonlocals.values(), *known.globals.values()]
+        used = inspect.getclosurevars(function)
+        found = [*used.nonlocals.values(), *used.globals.values()]
     else:
         found = list(getattr(function, "__dict__", {}).values())
     for value in found:
         if isinstance(value, nn.Module):
             yield value
-        elif isinstance(value, functools.partial) or inspect.ismethod(value):
-            yield from _hidden_modules(value)
+        elif isinstance(value, functools.partial) or inspect.ismethod(value) or _is_own(value):
+            yield from _hidden_modules(value, seen)
+
+
+def _is_own(value: object) -> bool:
+    """Whether it is a plain function outside of torch and Python's library, whose closures are worth a look."""
+    return inspect.isfunction(value) and value.__module__.partition(".")[0] not in ("torch", *sys.stdlib_module_names)
 
 
 def _warn_of_softmax(logits: Tensor) -> None:
@@ -81,15 +109,21 @@ def _warn_of_softmax(logits: Tensor) -> None:
         )
 
 
-def _warn_of_classes(model: Model, logits: Tensor, classes: int | None) -> None:
-    if classes is None or logits.shape[1] == classes:
+def _check_classifier(model: Model, logits: Tensor, classes: int | None) -> None:
+    """A timm model that was built for its features says so, also inside a wrapper."""
+    if not isinstance(model, nn.Module) or logits.shape[1] == classes:
         return
-    own = getattr(model, "num_classes", None)
-    if own == 0:
+    own = [module.num_classes for module in model.modules() if isinstance(getattr(module, "num_classes", None), int)]
+    if own and not any(own):
         raise ModelError(
             f"the model is a backbone that returns {logits.shape[1]} features (num_classes=0): build it with its "
-            f"classifier, e.g. create_model(..., num_classes={classes})"
+            f"classifier, e.g. create_model(..., num_classes={classes or 1000})"
         )
+
+
+def _warn_of_classes(logits: Tensor, classes: int | None) -> None:
+    if classes is None or logits.shape[1] == classes:
+        return
     _warn(
         f"the model returns {logits.shape[1]} logits and the benchmark has {classes} classes: class number k of the "
         "benchmark is taken for logit k, which is right only if the first classes of both are the same, and wrong for "

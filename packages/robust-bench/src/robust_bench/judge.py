@@ -1,5 +1,6 @@
 """What a model says about a few images, under every condition of an evaluation."""
 
+import contextlib
 import functools
 import hashlib
 import time
@@ -9,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from robust_attacks import ImageRandom
+from robust_attacks import ImageRandom, exact_arithmetic
 from torch import Tensor
 from torch.nn import functional
 
 from robust_bench._checks import Model, ModelError, check_batch, check_logits, check_range
 from robust_bench.answer import Answer, answering
-from robust_bench.conditions import Clean, Condition, Measuring, Suite
-from robust_bench.first_look import first_look
+from robust_bench.conditions import Attacked, Clean, Condition, Measuring, Suite
+from robust_bench.first_look import first_look, hidden_modes_checked
 from robust_bench.part import LOSS, TOP5
 from robust_bench.records import Records
 from robust_bench.warning import EvaluationWarning
@@ -118,6 +119,8 @@ class Judge:
         clean: Records | None = None
         if any(condition.only_right or isinstance(condition, Clean) for _, condition in conditions):
             clean = self._look(images, labels)
+        elif not self._begun and any(isinstance(condition, Attacked) for _, condition in conditions):
+            self._look(images, labels)  # before an attack calls it
         for number, condition in conditions:
             if clean is not None and isinstance(condition, Clean):
                 yield number, clean
@@ -171,10 +174,19 @@ class Judge:
         start = time.perf_counter()
         first = not self._begun
         try:
-            with torch.no_grad():
+            with (
+                hidden_modes_checked(self.model) if first else contextlib.nullcontext(),
+                torch.no_grad(),
+                exact_arithmetic(),
+            ):
                 logits = self._answers(images)
         except ModelError:
             raise
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{len(images)} images of the shape {tuple(images.shape[1:])} do not fit into the device's memory "
+                f"({str(error).partition('. ')[0]}): lower batch_size"
+            ) from error
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:  # what a shape that does not fit raises
             if not first:
                 raise
@@ -182,7 +194,11 @@ class Judge:
         logits = check_logits(logits, images, labels)
         if first:
             self._begun.append(True)
-            first_look(self.model, self._answers, images, logits, None if self.answer is not None else self.classes)
+            with torch.no_grad():
+                raw = logits if self.answer is None else self.model(images)
+            first_look(
+                self.model, self._answers, images, raw, logits, None if self.answer is not None else self.classes
+            )
         predictions = logits.argmax(dim=1)
         confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
         columns = [predictions.double(), confidences.double(), (predictions == labels).double()]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from robust_bench._checks import Model
@@ -61,4 +61,13 @@ def ready(model: Model, device: torch.device) -> Iterator[None]:
             module.training = training
         with torch.no_grad():
             for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer.copy_(before)
+                same = module._buffers.get(name) is buffer and torch.equal(buffer.cpu(), before.cpu())
+                module._buffers[name] = buffer if same else _refilled(buffer, before)
+
+
+def _refilled(buffer: Tensor, before: Tensor) -> Tensor:
+    """A buffer with its content of before; a new one where it cannot be written to, as one that is expanded."""
+    try:
+        return buffer.copy_(before)
+    except RuntimeError:
+        return before

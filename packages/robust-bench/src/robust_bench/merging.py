@@ -9,6 +9,7 @@ from robust_bench import benchmarks
 from robust_bench.answers import Answers, from_lines
 from robust_bench.evaluate import merged_data, without_repeats
 from robust_bench.kept import EVALUATIONS
+from robust_bench.listening import remembered
 from robust_bench.records import read_records
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result, Row
@@ -34,17 +35,22 @@ def _merged(run: Path) -> Result:
     """Put the parts of one model together."""
     root = run / EVALUATIONS
     folders = {file.parent.relative_to(root).as_posix(): file.parent for file in sorted(root.rglob(FINGERPRINT))}
-    found = {name: Result.load(folder / EVALUATION) for name, folder in folders.items()}
+    begun = {name: folder for name, folder in folders.items() if (folder / EVALUATION).is_file()}
+    found = {name: Result.load(folder / EVALUATION) for name, folder in begun.items()}
     if not found:
-        raise FileNotFoundError(f"no evaluations in {root}: `robust-bench run` leaves them there")
+        raise FileNotFoundError(f"no job has come to an end in {root}: start any of them again, it takes up the rest")
     last = max(found.values(), key=lambda result: result.created).settings
     if lacking := [name for name in last["parts"] if name not in found]:
-        raise ValueError(f"{run} lacks {len(lacking)} of {len(last['parts'])} parts, e.g. {lacking[0]}: run all jobs")
+        raise ValueError(
+            f"{run} lacks {len(lacking)} of {len(last['parts'])} parts, e.g. {lacking[0]}: start any job again"
+        )
     results, answers = [], {}
+    told: list[str] = []
     for name in last["parts"]:
         shards = Shards.found(folders[name])
         records = shards.merge()
         results.append(_counted(found[name], shards))
+        told += [text for text in remembered(folders[name]) if text not in told]
         rows = found[name].rows
         conditions = [(row.condition, row.settings) for row in rows]
         answers[name] = from_lines(rows[0].benchmark, conditions, read_records(records))
@@ -53,7 +59,13 @@ def _merged(run: Path) -> Result:
         found if found.settings.get("accuracy", True) else dataclasses.replace(found, rows=()) for found in results
     ]
     result = join(shown, ",".join(names))
-    result = dataclasses.replace(result, rows=(*result.rows, *_scores(names, answers)))
+    told += [benchmarks.entry(name).unmerged for name in names if benchmarks.entry(name).unmerged]
+    settings = {key: value for key, value in result.settings.items() if key not in ("accuracy", "warnings")}
+    result = dataclasses.replace(
+        result,
+        rows=(*result.rows, *_scores(names, answers)),
+        settings=settings | ({"warnings": told} if told else {}),
+    )
     result.save(run / RESULT_FILE)
     return result
 
@@ -67,6 +79,7 @@ def _counted(result: Result, shards: Shards) -> Result:
     """The result of all shards, from one of some of them."""
     summaries = shards.summaries()
     images = sum(summary.images for summary in summaries)
+    skipped = sum(summary.skipped for summary in summaries)
     rows = tuple(
         Row.accuracy(
             benchmark=row.benchmark,
@@ -79,7 +92,9 @@ def _counted(result: Result, shards: Shards) -> Result:
         for number, row in enumerate(result.rows)
     )
     data = {
-        name: {key: value for key, value in about.items() if key != "of"} | {"images": images}
+        name: {key: value for key, value in about.items() if key not in ("of", "skipped", "damaged")}
+        | {"images": images}
+        | ({"skipped": skipped, "damaged": shards.damaged()[:10]} if skipped else {})
         for name, about in result.settings["data"].items()
     }
     return dataclasses.replace(result, rows=rows, settings={**result.settings, "data": data})

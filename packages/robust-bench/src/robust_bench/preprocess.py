@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
@@ -14,7 +17,9 @@ class Preprocess:
     Args:
         size: side of the square that the model takes, in pixels.
         crop_share: side of the cut over the resized shorter side, in (0, 1]; 0.875 is the customary 224 from 256.
-        interpolation: "bilinear" or "bicubic", with antialiasing, as Pillow does it.
+        interpolation: "bilinear", "bicubic", "nearest" or "lanczos", with antialiasing, as Pillow does it.
+        crop_mode: "center"; "squash" resizes both sides, so that the proportions change; "border" resizes the longer
+            side and fills the rest. As timm means them.
 
     Raises:
         ValueError: if a value is not as said.
@@ -23,20 +28,26 @@ class Preprocess:
     size: int = 224
     crop_share: float = 0.875
     interpolation: str = "bilinear"
+    crop_mode: str = "center"
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size must be at least 1 pixel, got {self.size}")
         if not 0.0 < self.crop_share <= 1.0:
             raise ValueError(f"crop_share must lie in (0, 1], e.g. 0.875, got {self.crop_share}")
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', got {self.interpolation!r}")
+        for name, choices in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
 
     @property
     def settings(self) -> dict[str, Any]:
         """Give the values, and the steps in words."""
         resized = int(self.size / self.crop_share)
-        return {**asdict(self), "steps": f"Resize({resized}, {self.interpolation}), CenterCrop({self.size})"}
+        known = asdict(self)
+        if self.crop_mode == "center":
+            del known["crop_mode"]
+        way = "" if self.crop_mode == "center" else f", {self.crop_mode}"
+        return {**known, "steps": f"Resize({resized}, {self.interpolation}{way}), CenterCrop({self.size})"}
 
     def transform(self) -> Callable[[Any], Tensor]:
         """Make the function from a Pillow image to a uint8 tensor (C, size, size), through timm."""
@@ -46,6 +57,7 @@ class Preprocess:
             input_size=(3, self.size, self.size),
             interpolation=self.interpolation,
             crop_pct=self.crop_share,
+            crop_mode=self.crop_mode,
             normalize=False,
         )
 
@@ -100,17 +112,35 @@ class AsStored:
         return torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).contiguous()
 
 
-def declared(model: object) -> Preprocess | None:
-    """Give the evaluation transform that a timm model declares, also inside a wrapper; None where there is none."""
+def declared(model: object, *, test_size: bool = False) -> Preprocess | None:
+    """Give the evaluation transform that a timm model declares, also inside a wrapper; None where there is none.
+
+    Args:
+        model: the model.
+        test_size: take the size at which timm evaluates it, where it declares one beside that of training.
+
+    Raises:
+        ValueError: if the model takes images that are not square, or are resized in an unknown way.
+    """
     if not isinstance(model, nn.Module):
         return None
     for module in model.modules():
         config = getattr(module, "pretrained_cfg", None)
         if isinstance(config, Mapping) and config.get("input_size"):
-            mode = str(config.get("interpolation", "bilinear"))
+            known = dict(config)
+            if test_size:
+                known |= {
+                    name: known[test]
+                    for name, test in (("input_size", "test_input_size"), ("crop_pct", "test_crop_pct"))
+                    if known.get(test)
+                }
+            height, width = known["input_size"][-2:]
+            if height != width:
+                raise ValueError(f"the model takes images of {height} x {width}, and only square ones can be cut here")
             return Preprocess(
-                size=int(config["input_size"][-1]),
-                crop_share=float(config.get("crop_pct") or 0.875),
-                interpolation=mode if mode in ("bilinear", "bicubic") else "bilinear",
+                size=int(width),
+                crop_share=float(known.get("crop_pct") or 0.875),
+                interpolation=str(known.get("interpolation") or "bilinear"),
+                crop_mode=str(known.get("crop_mode") or "center"),
             )
     return None

@@ -82,7 +82,7 @@ class Skipping(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         try:
             return self.data[index]
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:  # other errors of a file system may pass, and stop the run
             return Damaged(f"{error}")
 
 

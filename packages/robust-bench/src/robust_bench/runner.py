@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +17,15 @@ from robust_bench.benchmarks import Analyses, AutoAttack, Benchmark, Sweep
 from robust_bench.cost import multiply_adds
 from robust_bench.evaluate import Entrant, Interrupted, OnError, evaluate_models
 from robust_bench.files import check_folder
-from robust_bench.kept import EVALUATIONS
+from robust_bench.fingerprint import model_hash
+from robust_bench.kept import EVALUATIONS, kept
 from robust_bench.model_list import KEYS, read_models
 from robust_bench.model_source import ModelSource
 from robust_bench.part import image_shape
 from robust_bench.preprocess import Preprocess, declared
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result
+from robust_bench.shards import FINGERPRINT
 from robust_bench.world import World, local_device, torchrun
 
 
@@ -48,6 +51,7 @@ class Run:
         workers: processes that read image files; by default up to 4.
         size: side of the square that the model takes, in pixels; by default the model's own for image files that are
             resized anyway, and that of the files for those that have their final size.
+        test_size: take the larger size, and its crop, at which timm evaluates a model where it declares one.
         progress: show a progress bar; by default on a terminal.
         shard_size: images whose records are written together; by default 512, or 64 for suites of attacks.
         shard: "i/n": do only the i-th of n parts, counted from 0, as one of n separate jobs; `robust-bench merge OUT`
@@ -80,6 +84,7 @@ class Run:
     seed: int = 0
     workers: int | None = None
     size: int | None = None
+    test_size: bool = False
     progress: bool | None = None
     shard_size: int | None = None
     shard: str | None = None
@@ -159,11 +164,12 @@ class Run:
             model = source.build(
                 num_classes=first.num_classes if first.answer is None else first.answer.logits, in_chans=first.in_chans
             )
-            preprocess = declared(model) or Preprocess()
+            preprocess = declared(model, test_size=self.test_size) or Preprocess()
             if self.size is not None:
                 preprocess = dataclasses.replace(preprocess, size=self.size)
             groups.setdefault(preprocess, []).append(self._entrant(model, source, name, names))
         divided = []
+        self._check_folders([entrant for entrants in groups.values() for entrant in entrants])
         for preprocess, entrants in groups.items():
             wanted = [self._load(name, preprocess) for name in names]
             parts = list(dict.fromkeys(part.name for benchmark in wanted for part in benchmark.parts))
@@ -174,6 +180,24 @@ class Run:
                 entrant.settings |= {"model": about, "parts": parts}
             divided.append((entrants, wanted))
         return divided
+
+    def _check_folders(self, entrants: Sequence[Entrant]) -> None:
+        """Refuse a run folder of another model, whose parts would be taken for those of this one.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        for entrant in entrants:
+            folder = self._folder(entrant.name)
+            begun = any((folder / EVALUATIONS).rglob(FINGERPRINT))
+            known = kept(folder) if begun else {}
+            for name, part in known.items():
+                theirs, mine = part.fingerprint.get("model_sha256"), model_hash(entrant.model)
+                if theirs != mine:
+                    raise ValueError(
+                        f"{part.folder} holds {name} of another model (sha256 {theirs}, {entrant.name} has {mine}): "
+                        "give every model a folder of its own"
+                    )
 
     def _entrant(self, model: nn.Module, source: ModelSource, name: str, names: list[str]) -> Entrant:
         folder = self._folder(name)
@@ -213,7 +237,8 @@ class Run:
         names = [name for _, name in found]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise ValueError(f"two models have the name {twice[0]!r}: give each a name of its own")
-        if bad := [name for name in names if len(found) > 1 and Path(name).name != name]:
+        unfit = ("", ".", "..", EVALUATIONS)
+        if bad := [name for name in names if self.models and (Path(name).name != name or name in unfit)]:
             raise ValueError(f"the model's name {bad[0]!r} cannot be a folder: give it another name")
         return found
 

@@ -1,6 +1,7 @@
 """How an evaluation is divided among processes."""
 
 import datetime
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class World:
         All ranks must call it, since they make a group of their own.
         """
         if distributed.is_available() and distributed.is_initialized():
-            group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            group = _own_group(distributed.group.WORLD)
             return cls(rank=distributed.get_rank(), size=distributed.get_world_size(), together=True, group=group)
         return cls()
 
@@ -82,6 +83,12 @@ class World:
             distributed.barrier(group=self.group)
 
 
+@functools.lru_cache(maxsize=1)
+def _own_group(_world: Any) -> Any:
+    """A Gloo group of all ranks, once for each time that torch.distributed is initialised."""
+    return distributed.new_group(backend="gloo", timeout=_PATIENCE)
+
+
 @contextmanager
 def torchrun() -> Iterator[None]:
     """Join the other processes if torchrun has started this one; leave them at the end.
@@ -107,6 +114,7 @@ def torchrun() -> Iterator[None]:
     try:
         yield
     finally:
+        _own_group.cache_clear()
         distributed.destroy_process_group()
 
 

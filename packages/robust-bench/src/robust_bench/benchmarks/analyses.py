@@ -12,6 +12,7 @@ from robust_bench._checks import Model
 from robust_bench.conditions.attack import Attack
 from robust_bench.conditions.attacked import Attacked
 from robust_bench.conditions.attention_similarity import AttentionSimilarity
+from robust_bench.conditions.guest import Guests
 from robust_bench.conditions.occluded import Occluded
 from robust_bench.conditions.repeated import Repeated
 from robust_bench.conditions.semantic import Semantic
@@ -141,11 +142,13 @@ class TransferCurve:
         Raises:
             ValueError: if there is no eps, they do not ascend, or an attack refuses a setting.
         """
+        guests = Guests()  # one copy of the source on the device, not one per eps
         return tuple(
             Transferred(
                 attack=_orhan(self.protocol, eps, self.steps, self.step_size, "image"),
                 source_model=source,
                 source_name=name,
+                guests=guests,
             )
             for eps in _ascending("eps", self.eps)
         )

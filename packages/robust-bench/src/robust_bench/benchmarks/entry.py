@@ -53,7 +53,8 @@ class Entry:
         about: in one line.
         source: of the data and the scores.
         build: makes the benchmark.
-        scores: over its parts; the same function that `build` gives it, which also scores what separate jobs have left.
+        scores: over its parts, from records alone, so that it also scores what separate jobs have left.
+        unmerged: what scoring what separate jobs have left cannot do, and what to do instead; "" if nothing.
         layout: what the folder must hold and how to get it, for the error message and the documentation; None: no
             files are needed.
         folders: names of the folder below `--data DIR`, the first of which is recommended.
@@ -65,6 +66,7 @@ class Entry:
     source: str
     build: Callable[[Options], Benchmark]
     scores: Scores | None = None
+    unmerged: str = ""
     layout: str | None = None
     folders: tuple[str, ...] = ()
     fits: Callable[[Path], bool] | None = None

@@ -36,6 +36,10 @@ _PEOPLE = (
     "People's answers, for error consistency, are the folder raw-data of github.com/bethgelab/model-vs-human, beside "
     "the sets"
 )
+_UNMERGED = (
+    "merging has no answers of people: for scores against them give the command of the run once without --shard, which "
+    "evaluates nothing again"
+)
 _PICTURES: Mapping[str, str] = {
     "cue-conflict": "pictures with the shape of one class and the texture of another",
     "edge": "drawings of edges",
@@ -72,6 +76,7 @@ def _set_entry(dataset: str) -> Entry:
         source="Geirhos et al., ICLR 2019, arXiv:1811.12231" if dataset == CUE_CONFLICT else _SOURCE,
         build=functools.partial(_build, part_name(dataset, "mean"), (dataset,)),
         scores=functools.partial(human_scores, sets=(dataset,)),
+        unmerged=_UNMERGED,
         layout=f"Expected {IMAGES[dataset]:,} files DIR/{FAMILY}/{dataset}/{inside}, or the same in DIR/{dataset}; a "
         f"checkout of the repository DIR/{FAMILY}, with {dataset} in its folder datasets, will do. Get them: "
         f"{_ARCHIVE.format(dataset)}. {_PEOPLE}",
@@ -189,6 +194,7 @@ _ALL = Entry(
     source=_SOURCE,
     build=functools.partial(_build, FAMILY, tuple(_PICTURES)),
     scores=functools.partial(human_scores, sets=tuple(_PICTURES)),
+    unmerged=_UNMERGED,
     layout=f"Expected one folder per set in DIR/{FAMILY} or in DIR: {', '.join(_PICTURES)}. A checkout of "
     f"github.com/bethgelab/model-vs-human with its folder datasets will do. Get each: {_ARCHIVE.format('<set>')}. "
     f"{_PEOPLE}",

@@ -19,13 +19,31 @@ def identity(condition: Condition) -> dict[str, Any]:
     Raises:
         TypeError: if it holds a lambda, or a function inside another one.
     """
-    attack: Any = getattr(condition, "attack", None)
-    parts = [attack]
-    if dataclasses.is_dataclass(attack):
-        parts += [getattr(attack, entry.name) for entry in dataclasses.fields(attack)]
-    functions = [part for part in parts if isinstance(part, types.FunctionType)]
-    names = [function_name(function, f"a function of {condition.label}") for function in functions]
-    return condition.settings | ({"functions": names} if names else {})
+    suite: Any = getattr(condition, "suite", None)
+    attacks = [getattr(condition, "attack", None), *(() if suite is None else suite.stages.values())]
+    sources = [source for attack in attacks for source in _sources(attack, condition.label)]
+    return condition.settings | ({"functions": sources} if sources else {})
+
+
+def _sources(attack: Any, label: str) -> list[Any]:
+    """Where an attack comes from: its class or function, and those of its fields.
+
+    Raises:
+        TypeError: if something could not be recognised again: a lambda, a function inside another one, or an object
+            that is no dataclass and says nothing of itself in a text `fingerprint`.
+    """
+    if attack is None:
+        return []
+    own = getattr(attack, "fingerprint", None)
+    if isinstance(own, str):
+        return [own]
+    if isinstance(attack, functools.partial):
+        return [*_sources(attack.func, label), describe(attack.args), describe(attack.keywords)]
+    if dataclasses.is_dataclass(attack) and not isinstance(attack, type):
+        values = [getattr(attack, entry.name) for entry in dataclasses.fields(attack)]
+        functions = [value for value in values if isinstance(value, types.FunctionType)]
+        return [type(attack).__qualname__, *(function_name(each, f"a function of {label}") for each in functions)]
+    return [function_name(attack, f"a function of {label}")]
 
 
 def check_one_eps(eps: object) -> None:

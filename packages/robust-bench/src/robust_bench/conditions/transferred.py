@@ -25,6 +25,7 @@ class Transferred:
         attack: on the source, e.g. `robust_attacks.TransferAttack(relative_eps=0.04)`, that of the paper.
         source_model: the source, with its normalisation inside. Of another device or in training mode it is copied.
         source_name: its name in tables.
+        guests: copies of the source on other devices, which conditions with the same source may share.
 
     Raises:
         ValueError: if the attack's eps is one number per image.
@@ -34,7 +35,7 @@ class Transferred:
     source_model: Model = field(repr=False)
     source_name: str
     only_right: ClassVar[bool] = False
-    _guests: Guests = field(default_factory=Guests, init=False, repr=False, compare=False)
+    guests: Guests = field(default_factory=Guests, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_attack(self.attack)
@@ -60,7 +61,7 @@ class Transferred:
         Raises:
             RuntimeError: if they do not.
         """
-        source = self._guests.of({self.source_name: self.source_model}, images.device)[self.source_name]
+        source = self.guests.of({self.source_name: self.source_model}, images.device)[self.source_name]
         return attacked(self.attack, source, images, labels, random)
 
     @functools.cached_property

@@ -29,7 +29,7 @@ def published_ids(file: Path | None = None) -> tuple[str, ...]:
         if file is None:
             raise FileNotFoundError(
                 "the published list of 5,000 images ships with robustbench, which is not installed: "
-                "pip install --no-deps robustbench, give the list with --ids FILE, or take imagenet-autoattack-balanced, "
+                "pip install --no-deps robustbench, give it with --ids FILE, or take imagenet-autoattack-balanced, "
                 "a subset of our own"
             )
     if not file.is_file():
