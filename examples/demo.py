@@ -25,7 +25,11 @@ RECIPES = {"ordinary": "digits-standard", "robust": "digits-fgsm-rs"}
 CONDITIONS = (
     Clean(),
     *(Attacked(attack=PGD(threat=Linf(eps=eps), steps=20, restarts=3)) for eps in (0.05, 0.1, 0.15, 0.2)),
-    *(Corrupted(corruption=name, severity=level, preset="cifar") for name in available(8, 8) for level in (1, 2, 3, 4, 5)),
+    *(
+        Corrupted(corruption=name, severity=level, preset="cifar")
+        for name in available(8, 8)
+        for level in (1, 2, 3, 4, 5)
+    ),
 )
 
 

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "parit
 
 
 def build() -> nn.Module:
-    """SqueezeNet 1.0 with the weights of Deep Compression (Han et al., ICLR 2016, arXiv:1510.00149), images in [0, 1]."""
+    """SqueezeNet 1.0 with the weights of Deep Compression (Han et al., ICLR 2016, arXiv:1510.00149)."""
     network = squeezenet1_0()
     network.load_state_dict(torch.load(FOLDER / "weights.pt", weights_only=True))
     mean, std = tuple(value / 255 for value in (123, 117, 104)), (1 / 255,) * 3

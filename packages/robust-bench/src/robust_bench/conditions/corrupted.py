@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_bench._checks import Model
 from robust_bench.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, PRESETS, VARIANTS, corrupt
+from robust_bench.corruptions.frost_sources import name_of_textures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Corrupted:
         """Give all arguments, those of frost with frost alone, and that the images were made here."""
         arguments = dataclasses.asdict(self)
         jpeg85, frost = arguments.pop("store_jpeg85"), arguments.pop("frost")
-        textures = {"frost": frost} if self.corruption == "frost" else {}
+        textures = {"frost": name_of_textures(frost)} if self.corruption == "frost" else {}
         return {"kind": "corruption", **arguments, **textures, "source": "generated", "jpeg85": jpeg85}
 
     def change(self, _model: Model, images: Tensor, _labels: Tensor, random: ImageRandom, /) -> Tensor:

@@ -60,7 +60,7 @@ def corrupt(
         preset: whose constants: "imagenet" (224 pixels), "tiny_imagenet" (64) or "cifar" (32 and less). They are in
             pixels and never scaled.
         variant: "imagenet_c" follows the original script, "imagecorruptions" the package of that name (Michaelis et
-            al., arXiv:1907.07484; `imagenet` constants only). They differ in elastic_transform, snow, zoom_blur and
+            al., arXiv:1907.07484; `imagenet` constants only). They differ in elastic_transform, snow and
             frost.
         seed: of the random draws.
         ids: int64 (N,), each image's number in its data set; None means 0..N-1.

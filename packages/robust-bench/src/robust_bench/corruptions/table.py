@@ -5,15 +5,14 @@ from pathlib import Path
 from robust_bench.corruptions.blur import BLUR
 from robust_bench.corruptions.corruption import Corruption
 from robust_bench.corruptions.digital import DIGITAL, DIGITAL_IMAGECORRUPTIONS
+from robust_bench.corruptions.frost import frost_corruption
 from robust_bench.corruptions.noise import NOISE
-from robust_bench.corruptions.weather import WEATHER
-
-# weather: from robust_bench.corruptions.weather import WEATHER, WEATHER_IMAGECORRUPTIONS, frost_corruption (see `find`)
+from robust_bench.corruptions.weather import WEATHER, WEATHER_IMAGECORRUPTIONS
 
 VARIANTS = ("imagenet_c", "imagecorruptions")
 
 _PUBLISHED = {corruption.name: corruption for corruption in (*NOISE, *BLUR, *WEATHER, *DIGITAL)}
-_CHANGED = {corruption.name: corruption for corruption in (*DIGITAL_IMAGECORRUPTIONS,)}
+_CHANGED = {corruption.name: corruption for corruption in (*DIGITAL_IMAGECORRUPTIONS, *WEATHER_IMAGECORRUPTIONS)}
 _TABLES = {"imagenet_c": _PUBLISHED, "imagecorruptions": {**_PUBLISHED, **_CHANGED}}
 
 CORRUPTIONS = tuple(name for name, corruption in _PUBLISHED.items() if not corruption.extra)
@@ -36,7 +35,8 @@ def find(name: str, variant: str = "imagenet_c", frost: str | Path = "procedural
         raise ValueError(f"unknown corruption {name!r}: choose from {', '.join(_PUBLISHED)}")
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: choose from {', '.join(VARIANTS)}")
-    # weather: if name == "frost": return frost_corruption(frost, variant)
+    if name == "frost":
+        return frost_corruption(frost, variant)
     return _TABLES[variant][name]
 
 

@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor
 
-from robust_bench.corruptions.corruption import Corruption
+from robust_bench.corruptions.corruption import LARGE, Corruption
 from robust_bench.corruptions.draws import Draws
+from robust_bench.corruptions.fog import fog, sample_fog
+from robust_bench.corruptions.frost import frost_corruption
+from robust_bench.corruptions.snow import sample_snow, snow, snow_without_truncation
+from robust_bench.corruptions.spatter import sample_spatter, spatter
 
 
 def brightness(images: Tensor, added: float, _draws: Draws) -> Tensor:
@@ -19,4 +23,14 @@ def brightness(images: Tensor, added: float, _draws: Draws) -> Tensor:
     return missing.neg_().add_(1.0).mul_(raised)
 
 
-WEATHER = (Corruption(name="brightness", group="weather", apply=brightness),)
+WEATHER = (
+    Corruption(name="snow", group="weather", apply=snow, sample=sample_snow, smallest=LARGE),
+    frost_corruption(),
+    Corruption(name="fog", group="weather", apply=fog, sample=sample_fog, smallest=LARGE),
+    Corruption(name="brightness", group="weather", apply=brightness),
+    Corruption(name="spatter", group="weather", apply=spatter, sample=sample_spatter, smallest=LARGE, extra=True),
+)
+WEATHER_IMAGECORRUPTIONS = (
+    Corruption(name="snow", group="weather", apply=snow_without_truncation, sample=sample_snow, smallest=LARGE),
+    frost_corruption(variant="imagecorruptions"),
+)
