@@ -6,7 +6,7 @@ PUBLIC = ["APGD", "DDN", "FAB", "FGSM", "FMN", "L1", "L2", "MIFGSM", "NFGSM", "P
 PUBLIC += ["AdversarialPatch", "CarliniWagner", "Closest", "DeepFool", "Discrete", "ImageRandom", "Linf", "Masked"]
 PUBLIC += ["NoisyPatches", "OccludedPatches", "PatchFool", "PatchPGD", "Pyramid", "Report", "Square", "Threat"]
 PUBLIC += ["TransferAttack", "Universal", "UniversalPatch", "WorstCase", "auto_attack", "cross_entropy", "dlr"]
-PUBLIC += ["margin", "patch_sensitivity", "succeeded", "targeted", "targeted_dlr", "transfer"]
+PUBLIC += ["exact_arithmetic", "margin", "patch_sensitivity", "succeeded", "targeted", "targeted_dlr", "transfer"]
 
 
 def test_the_public_names_are_these():
