@@ -20,7 +20,13 @@ ARROWS = {
     "robust-train": {"robust-attacks", "robust-augs", "robust-optim", "robust-models", "robust-bench"},
     "robust-viz": {"robust-attacks", "robust-models"},
 }
-PROVIDES = {"jinja2": "jinja2", "sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+PROVIDES = {
+    "jinja2": "jinja2",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+}
 each_package = pytest.mark.parametrize("package", ARROWS)
 
 

@@ -23,6 +23,7 @@ from robust_bench.benchmarks import (
     imagenet_attacks,
     imagenet_c,
     imagenet_p,
+    imagenet_s,
     imagenet_subsets,
     objectnet,
 )
@@ -58,6 +59,7 @@ _MODULES = (
     objectnet,
     imagenet_c,
     imagenet_p,
+    imagenet_s,
     imagenet_attacks,
     cifar,
     cifar_attacks,

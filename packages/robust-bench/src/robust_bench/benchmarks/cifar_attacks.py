@@ -3,6 +3,7 @@
 from functools import partial
 
 from robust_bench.benchmarks.cifar import CLEAN, Classes
+from robust_bench.benchmarks.corruption_scores import error_scores
 from robust_bench.benchmarks.entry import Options
 from robust_bench.benchmarks.family import Family
 from robust_bench.part import Part
@@ -23,6 +24,7 @@ def _family(classes: Classes) -> Family:
         eps=(2 / 255, 4 / 255, 8 / 255, 16 / 255),
         autoattack_eps=8 / 255,
         generated=f"{clean.name}-c:generated",
+        generated_scores=partial(error_scores, benchmark=f"{clean.name}-c:generated"),
         layout=clean.layout,
         folders=clean.folders,
         fits=clean.fits,

@@ -8,7 +8,7 @@ from pathlib import Path
 from robust_bench.benchmarks.entry import Entry, Options
 from robust_bench.conditions import Condition, Corrupted
 from robust_bench.corruptions import CORRUPTIONS, available, preset_for
-from robust_bench.part import Benchmark, Part, image_shape
+from robust_bench.part import Benchmark, Part, Scores, image_shape
 from robust_bench.tables import eps_text
 
 _SEVERITIES = (1, 2, 3, 4, 5)
@@ -26,6 +26,7 @@ class Family:
         eps: of the sweep of PGD, in units of [0, 1] pixels, Linf.
         autoattack_eps: of AutoAttack, Linf.
         generated: how the benchmark of corruptions that are made here is called.
+        generated_scores: over all of them.
         stem: of the names of the benchmarks under attack; None means the name.
         layout: see `Entry`.
         folders: see `Entry`.
@@ -39,6 +40,7 @@ class Family:
     eps: tuple[float, ...]
     autoattack_eps: float
     generated: str
+    generated_scores: Scores | None = None
     stem: str | None = None
     layout: str | None = None
     folders: tuple[str, ...] = ()
@@ -70,7 +72,8 @@ class Family:
         return self._entry(
             self.generated,
             f"the same under the {len(CORRUPTIONS)} corruptions that the size allows, at severities 1 to 5, made here",
-            lambda options: self._under(self.generated, options, conditions),
+            lambda options: self._under(self.generated, options, conditions, self.generated_scores),
+            self.generated_scores,
         )
 
     def swept(self) -> Entry:
@@ -94,20 +97,27 @@ class Family:
         )
 
     def _under(
-        self, name: str, options: Options, conditions: Callable[[Options, int], tuple[Condition, ...]]
+        self,
+        name: str,
+        options: Options,
+        conditions: Callable[[Options, int], tuple[Condition, ...]],
+        scores: Scores | None = None,
     ) -> Benchmark:
         """The clean part, which the data set's benchmarks share, and the same images under conditions."""
         clean = self.part(options)
         side = image_shape(clean)[-1]
         changed = dataclasses.replace(clean, name=name, benchmark=clean.label, conditions=conditions(options, side))
-        return Benchmark(name=name, parts=(clean, changed))
+        return Benchmark(name=name, parts=(clean, changed), scores=scores)
 
-    def _entry(self, name: str, about: str, build: Callable[[Options], Benchmark]) -> Entry:
+    def _entry(
+        self, name: str, about: str, build: Callable[[Options], Benchmark], scores: Scores | None = None
+    ) -> Entry:
         return Entry(
             name=name,
             about=about,
             source=self.source,
             build=build,
+            scores=scores,
             layout=self.layout,
             folders=self.folders,
             fits=self.fits,

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
+from robust_bench.benchmarks.corruption_scores import corruption_scores
 from robust_bench.benchmarks.entry import Entry, Options
 from robust_bench.benchmarks.family import Family
 from robust_bench.benchmarks.imagenet import VALIDATION, validation
@@ -70,6 +72,7 @@ FAMILY = Family(
     eps=(0.5 / 255, 1 / 255, 2 / 255, 4 / 255),
     autoattack_eps=_EPS,
     generated="imagenet-c:generated",
+    generated_scores=partial(corruption_scores, benchmark="imagenet-c:generated", clean=VALIDATION.name),
     layout=VALIDATION.layout,
     folders=VALIDATION.folders,
     fits=VALIDATION.fits,
