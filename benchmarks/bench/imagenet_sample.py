@@ -1,7 +1,7 @@
 """The whole way of ImageNet, on its sample and a real small model: clean, calibrated, corrupted, attacked, a page.
 
 The images and the weights lie in shared/data beside the repository. They are training images, one of every class, so
-the numbers are not those of the validation set. All 1,000 are shown as they are, and 100, evenly spaced, under
+the numbers are not those of the validation set. All 1,000 are shown as they are, and 50, evenly spaced, under
 corruptions and attacks; `robust-bench run` with the same benchmarks takes all of them.
 
     nox -s bench -- bench/imagenet_sample --out benchmarks/results/imagenet_sample.md
@@ -47,7 +47,7 @@ def main() -> None:
     """Run everything and write the page."""
     given = arguments(__doc__)
     torch.set_num_threads(1)
-    images = 4 if given.quick else 100
+    images = 4 if given.quick else 50
     model = build()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -58,7 +58,7 @@ def main() -> None:
         wanted = [benchmarks.load("imagenet-val", root / "data", **settings)]
         wanted += [some(benchmarks.load(name, root / "data", **settings), images) for name in CHANGED]
         results = [
-            evaluate(model, each, name="SqueezeNet 1.0", out=root / "run" / "evaluations" / str(place))
+            evaluate(model, each, name="SqueezeNet 1.0", batch_size=16, out=root / "run" / "evaluations" / str(place))
             for place, each in enumerate(wanted)
         ]
         twice = {row.benchmark: row for row in results[2].rows if row.settings["kind"] == "clean"}
