@@ -127,7 +127,7 @@ def load(
     Examples:
         >>> clean, corrupted = load("digits-c").parts
         >>> len(corrupted.conditions), len(corrupted.data)
-        (20, 450)
+        (35, 450)
     """
     found = entry(name)
     if found.layout is None and data is not None:
