@@ -1,6 +1,7 @@
 """Small data and models that every test file uses, and hypothesis without a clock."""
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,26 @@ settings.load_profile("steady")
 
 ABOVE = Path(__file__).resolve().parents
 SHARED = ABOVE[min(4, len(ABOVE) - 1)] / "shared" / "data"  # beside the repository, if this is one
+
+
+CHROMIUM = next(
+    (
+        path
+        for path in ("/usr/bin/chromium", shutil.which("chromium"), shutil.which("google-chrome"))
+        if path and Path(path).is_file()
+    ),
+    None,
+)
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -149,3 +170,14 @@ def apart() -> Callable[[Tensor, Tensor], tuple[int, float, float]]:
 
 def channels_first(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, -3)))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium at /usr/bin/chromium or on the path")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright to drive the browser")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()

@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 from robust_bench import Result, Row, cli
 from robust_bench.benchmarks import Sweep
 from robust_bench.card import card, command
+from robust_bench.result import plain
 from robust_bench.runner import Run
 from robust_models import create_model
 
@@ -160,3 +161,16 @@ def test_parts_that_are_not_finished_are_named(folder, result, tmp_path):
 def test_a_folder_without_a_result_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"result\.json"):
         card(tmp_path)
+
+
+def test_no_default_is_part_of_the_command():
+    settings = {
+        entry.name: entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
+        for entry in dataclasses.fields(Run)
+        if entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+    }
+    nested = {
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        for name, value in settings.items()
+    }
+    assert command(plain(nested, "settings")) == "robust-bench run"

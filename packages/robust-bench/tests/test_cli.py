@@ -170,6 +170,7 @@ RUN = ["run", "--model", "small_cnn_8", "--out", "out", "--device", "cpu", "--be
         ([*RUN, "digits"], "has no weights: give --weights FILE"),
         ([*RUN, "digits", "--weights", "none.pt"], "no file of weights none.pt"),
         ([*RUN, "imagenet"], "unknown benchmark 'imagenet': choose from digits"),
+        ([*RUN, "autoattack"], "the benchmark 'imagenet-val' needs its images"),
         ([*RUN, "folder"], "--data DIR"),
         ([*RUN, "folder", "--data", "nowhere"], "no image folder nowhere"),
         (

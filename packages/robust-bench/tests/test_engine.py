@@ -14,7 +14,7 @@ from robust_bench.answer import Subset
 from robust_bench.benchmarks import Benchmark, Part
 from robust_bench.conditions import Attacked, Clean, Suite
 from robust_bench.datasets import Folder
-from robust_bench.engine import Candidate, Settings, evaluate_part
+from robust_bench.engine import Entrant, Settings, evaluate_part
 from robust_bench.preprocess import AsStored
 from robust_bench.records import Records, read_damaged, read_records
 from robust_bench.result import Row
@@ -43,6 +43,10 @@ def model():
 
 def folder(root):
     return Folder(root, transform=AsStored(stored=16))
+
+
+def entrant(model, name="m", folder=None):
+    return Entrant(model=model, name=name, folder=lambda part: folder, settings={})
 
 
 def settings(**changes):
@@ -120,9 +124,7 @@ def test_several_models_read_every_image_once_and_get_the_results_of_their_own(g
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3)).eval()
     counting = Counting(grey)
     part = Part(name="grey", data=counting, num_classes=3)
-    candidates = [
-        Candidate(model=each, name=name, folder=tmp_path / name) for each, name in ((model, "a"), (other, "b"))
-    ]
+    candidates = [entrant(each, name, tmp_path / name) for each, name in ((model, "a"), (other, "b"))]
     together = evaluate_part(part, candidates, settings())
     assert counting.read == list(range(21))
     for candidate, outcome in zip(candidates, together, strict=True):
@@ -136,9 +138,7 @@ def test_what_only_one_of_several_models_lacks_is_computed_for_it_alone(grey, mo
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3)).eval()
     counting = Counting(grey)
     part = Part(name="grey", data=counting, num_classes=3)
-    candidates = [
-        Candidate(model=each, name=name, folder=tmp_path / name) for each, name in ((model, "a"), (other, "b"))
-    ]
+    candidates = [entrant(each, name, tmp_path / name) for each, name in ((model, "a"), (other, "b"))]
     first = evaluate_part(part, candidates, settings())
     (tmp_path / "b" / "shards" / "000002.jsonl.gz").unlink()
     counting.read.clear()
@@ -157,8 +157,8 @@ def test_further_columns_are_kept_and_exact(grey, tmp_path):
     with torch.no_grad():
         logits = wide(images).double()
     part = Part(name="grey", data=grey, num_classes=12, also=("top5", "loss"))
-    (kept,) = evaluate_part(part, [Candidate(model=wide, name="m", folder=tmp_path)], settings(keep=True))
-    (memory,) = evaluate_part(part, [Candidate(model=wide, name="m")], settings(keep=True))
+    (kept,) = evaluate_part(part, [entrant(wide, "m", tmp_path)], settings(keep=True))
+    (memory,) = evaluate_part(part, [entrant(wide, "m")], settings(keep=True))
     for outcome in (kept, memory):
         (answers,) = outcome.answers
         ranks = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
@@ -174,7 +174,7 @@ def test_an_answer_replaces_the_logits(grey):
     wide = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10)).eval()
     answer = Subset(indices=(9, 2, 4), logits=10)
     part = Part(name="grey", data=grey, num_classes=3, answer=answer)
-    (found,) = evaluate_part(part, [Candidate(model=wide, name="m")], settings(keep=True))
+    (found,) = evaluate_part(part, [entrant(wide, "m")], settings(keep=True))
     with torch.no_grad():
         expected = wide(grey.tensors[0])[:, [9, 2, 4]].argmax(dim=1)
     assert found.answers[0].predictions.tolist() == expected.tolist()
@@ -205,7 +205,7 @@ def test_a_condition_may_measure_sequences_by_itself(model, tmp_path, batch_size
     frames, labels = torch.rand(9, 4, 3, 16, 16, generator=generator), torch.arange(9) % 3
     part = Part(name="p", data=TensorDataset(frames, labels), conditions=(Brightness(),), num_classes=3)
     for folder_ in (None, tmp_path):
-        candidate = Candidate(model=model, name="m", folder=folder_)
+        candidate = entrant(model, "m", folder_)
         (found,) = evaluate_part(part, [candidate], settings(keep=True, batch_size=batch_size))
         (answers,) = found.answers
         assert answers.more["id"].tolist() == list(range(9))

@@ -1,8 +1,6 @@
 """The leaderboard in a real browser."""
 
 import random
-import shutil
-from pathlib import Path
 
 import pytest
 from robust_bench import Result, Row
@@ -10,24 +8,6 @@ from robust_bench.report import write_site
 from robust_bench.report.leaderboard import leaderboard
 from robust_bench.report.site import index_page
 
-CHROMIUM = next(
-    (
-        path
-        for path in ("/usr/bin/chromium", shutil.which("chromium"), shutil.which("google-chrome"))
-        if path and Path(path).is_file()
-    ),
-    None,
-)
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CLEAN = {
     "ordinary": 900,
     "robust 10": 700,
@@ -75,17 +55,6 @@ def model(name, clean, *, parameters=None, error=None, levels=(2, 4, 8), severit
         )
     about = {"spec": "timm:resnet18", "sha256": name} | ({} if parameters is None else {"parameters": parameters})
     return Result(model=name, benchmark="all", rows=tuple(rows), settings={"model": about})
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium at /usr/bin/chromium or on the path")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright to drive the browser")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from typing import Any
 
 from robust_bench import markdown
 from robust_bench._distribution import DISTRIBUTION
+from robust_bench.flat import flat
 from robust_bench.kept import EVALUATIONS, Kept, kept
 from robust_bench.report.run_folder import RESULT_FILE
-from robust_bench.result import Result, Row
+from robust_bench.result import Result, Row, plain
 from robust_bench.runner import Run
 from robust_bench.tables import interval, metric_name, number
 
@@ -65,26 +66,16 @@ def command(settings: Mapping[str, Any]) -> str:
     known: dict[str, Any] = {}
     for entry in dataclasses.fields(Run):
         if entry.default_factory is not dataclasses.MISSING:
-            known |= {
-                f"{entry.name}.{key}": value for key, value in dataclasses.asdict(entry.default_factory()).items()
-            }
+            nested = plain(dataclasses.asdict(entry.default_factory()), entry.name)
+            known |= flat({entry.name: nested})
         elif entry.default is not dataclasses.MISSING:
             known[entry.name] = entry.default
     words = [DISTRIBUTION, "run"]
-    for name, value in _flat(settings):
+    for name, value in flat(settings):
         if value is not None and value != known.get(name):
             word = ",".join(value) if name == "benchmarks" and isinstance(value, list) else _word(value)
             words += [f"--{name}={word}"] if word.startswith("-") else [f"--{name}", word]
     return shlex.join(words)
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings under dotted names."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
 
 
 def _word(value: Any) -> str:
@@ -123,14 +114,14 @@ def _conditions(rows: Sequence[Row]) -> str:
 
 
 def _settings(known: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_word(value)}" for name, value in _flat(known))
+    return ", ".join(f"{name} {_word(value)}" for name, value in flat(known) if value != {})
 
 
 def _facts(known: Any) -> str:
     """A table of names and values."""
     if not isinstance(known, Mapping) or not known:
         return ""
-    return markdown.table(("what", "value"), [(name, _word(value)) for name, value in _flat(known)])
+    return markdown.table(("what", "value"), [(name, _word(value)) for name, value in flat(known) if value != {}])
 
 
 def _rest(settings: Mapping[str, Any]) -> dict[str, Any]:

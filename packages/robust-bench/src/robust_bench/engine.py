@@ -1,6 +1,7 @@
 """The engine: some models' answers about one data set, under conditions, in memory or in shards."""
 
 import contextlib
+import functools
 import itertools
 import shutil
 import time
@@ -60,20 +61,29 @@ class Settings:
 
 
 @dataclass(kw_only=True)
-class Candidate:
-    """One of the models that are shown the same images.
+class Entrant:
+    """One of the models that are evaluated side by side.
 
     Args:
-        model: the model.
+        model: images (N, C, H, W) in [0, 1] to logits (N, K).
         name: in tables.
-        folder: for its shards; None keeps nothing.
-        sha256: of the model, where it is known already.
+        folder: where what is known of a part is kept; it gives None to keep nothing.
+        settings: further JSON values for the result's settings.
     """
 
     model: Model
     name: str
-    folder: Path | None = None
-    sha256: str | None = None
+    folder: Callable[[Part], Path | None]
+    settings: dict[str, Any]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the model.
+
+        Raises:
+            TypeError: if it cannot be recognised again.
+        """
+        return model_hash(self.model)
 
 
 @dataclass(kw_only=True)
@@ -84,13 +94,11 @@ class Outcome:
         rows: one per condition that was begun.
         data: of what they are: the part's settings, the number of images, and how many were skipped.
         answers: about every image, per condition, where they are kept; None otherwise, or if incomplete.
-        complete: whether all images were judged.
     """
 
     rows: tuple[Row, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     answers: tuple[Answers, ...] | None = None
-    complete: bool = False
 
 
 class Stopped(KeyboardInterrupt):
@@ -101,7 +109,7 @@ class Stopped(KeyboardInterrupt):
         self.outcomes = outcomes
 
 
-def evaluate_part(part: Part, candidates: Sequence[Candidate], settings: Settings) -> list[Outcome]:
+def evaluate_part(part: Part, entrants: Sequence[Entrant], settings: Settings) -> list[Outcome]:
     """Judge all images of a part by all models, reading every image once.
 
     Raises:
@@ -109,11 +117,11 @@ def evaluate_part(part: Part, candidates: Sequence[Candidate], settings: Setting
         ValueError: if there are no images, or a folder holds another evaluation.
         FileNotFoundError: if ranks do not see each other's shards.
     """
-    tasks = [_Task(part, candidate, settings) for candidate in candidates]
+    tasks = [_Task(part, entrant, settings) for entrant in entrants]
     for task in tasks:
         if task.shards is not None:
             task.shards.check()
-    groups = _groups(tasks, part, settings)
+    groups = _groups(tasks, settings)
     images = count_images(part.data)
     if groups is not None:
         images = sum(task.lacking(group) for task in tasks for group in groups)
@@ -123,7 +131,7 @@ def evaluate_part(part: Part, candidates: Sequence[Candidate], settings: Setting
         with contextlib.ExitStack() as lent:
             lent.enter_context(undisturbed(settings.device))
             for task in tasks:
-                lent.enter_context(ready(task.candidate.model, settings.device))
+                lent.enter_context(ready(task.judge.model, settings.device))
             lent.enter_context(torch.autocast(settings.device.type, enabled=False))
             total = None if images is None else images * len(part.conditions)
             shown = lent.enter_context(bar(part.label, total, settings.progress))
@@ -139,20 +147,21 @@ def evaluate_part(part: Part, candidates: Sequence[Candidate], settings: Setting
 class _Task:
     """A model with its judge, its counts and its shards."""
 
-    def __init__(self, part: Part, candidate: Candidate, settings: Settings) -> None:
-        self.part, self.candidate, self.settings = part, candidate, settings
+    def __init__(self, part: Part, entrant: Entrant, settings: Settings) -> None:
+        self.part, self.settings = part, settings
         self.tally = Tally(part.conditions)
-        self.shards = None if candidate.folder is None else _shards(part, candidate, candidate.folder, settings)
+        folder = entrant.folder(part)
+        self.shards = None if folder is None else _shards(part, entrant, folder, settings)
         self.missing = set() if self.shards is None else set(self.shards.missing())
         self.judge = Judge(
-            model=candidate.model,
+            model=entrant.model,
             conditions=part.conditions,
             seed=settings.seed,
             device=settings.device,
             classes=part.num_classes or None,
             answer=part.answer,
             also=part.also,
-            notes=candidate.folder,
+            notes=folder,
         )
         self.kept: list[tuple[torch.Tensor, list[Records]]] = []
 
@@ -169,9 +178,7 @@ class _Task:
                 raise ValueError(f"{self.part.label} holds no images")
             answers = None
             if self.kept:
-                labels = torch.cat([labels for labels, _ in self.kept])
-                records = [Records.joined(each) for each in zip(*(found for _, found in self.kept), strict=True)]
-                answers = from_records(self.part, labels, records)
+                answers = from_records(self.part, *_in_a_row(self.kept, len(self.part.conditions)))
             return self._outcome(self.tally, answers=answers, complete=True)
         settings.world.wait()
         for _ in range(_PATIENCE if settings.world.together else 0):
@@ -224,7 +231,7 @@ class _Task:
             data |= {} if total is None else {"of": total}
         if skipped:
             data |= {"skipped": skipped, "damaged": list(damaged[:10])}
-        return Outcome(rows=tally.rows(self.part.label), data=data, answers=answers, complete=complete)
+        return Outcome(rows=tally.rows(self.part.label), data=data, answers=answers)
 
 
 def _all(tasks: Sequence[_Task], source: DataLoader[Any] | Dataset[Any], settings: Settings, shown: Bar) -> None:
@@ -245,12 +252,12 @@ def _all(tasks: Sequence[_Task], source: DataLoader[Any] | Dataset[Any], setting
                 task.kept.append(found)
 
 
-def _groups(tasks: Sequence[_Task], part: Part, settings: Settings) -> list[list[int]] | None:
+def _groups(tasks: Sequence[_Task], settings: Settings) -> list[list[int]] | None:
     """This process's share of the shards that any model misses, in groups; None without folders."""
     first = tasks[0].shards
     if first is None:
         return None
-    wanted = settings.batch_size * _batches_at_once(part) // first.size
+    wanted = settings.batch_size * _batches_at_once(tasks[0].part) // first.size
     at_once = max(1, min(wanted, -(-first.count // settings.world.size)))
     groups = grouped(set().union(*(task.missing for task in tasks)), at_once)
     return [groups[number] for number in settings.world.share(list(groups)) if number in groups]
@@ -355,7 +362,7 @@ def _batches_at_once(part: Part) -> int:
     return 8 if any(isinstance(condition, Suite) for condition in part.conditions) else 1
 
 
-def _shards(part: Part, candidate: Candidate, folder: Path, settings: Settings) -> Shards:
+def _shards(part: Part, entrant: Entrant, folder: Path, settings: Settings) -> Shards:
     """The shards of an evaluation in its folder.
 
     Raises:
@@ -374,7 +381,7 @@ def _shards(part: Part, candidate: Candidate, folder: Path, settings: Settings) 
         "data": {key: value for key, value in part.settings.items() if key != "path"},
         "seed": settings.seed,
         "data_sha256": data_hash(source),
-        "model_sha256": candidate.sha256 or model_hash(candidate.model),
+        "model_sha256": entrant.sha256,
         "answer": None if part.answer is None else repr(part.answer),
         "also": list(part.also),
         "conditions": [identity(condition) for condition in part.conditions],

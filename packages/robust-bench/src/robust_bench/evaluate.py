@@ -1,8 +1,8 @@
 """Evaluation: models' accuracy over data sets, clean and under conditions, and the scores of benchmarks."""
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,7 @@ from robust_bench import benchmarks
 from robust_bench._checks import Model, check_device
 from robust_bench.answers import Answers
 from robust_bench.conditions import Condition
-from robust_bench.engine import Candidate, Outcome, Settings, Stopped, evaluate_part
-from robust_bench.fingerprint import model_hash
+from robust_bench.engine import Entrant, Outcome, Settings, Stopped, evaluate_part
 from robust_bench.lending import device_of
 from robust_bench.listening import listening, remember, remembered
 from robust_bench.part import Benchmark, Part
@@ -137,23 +136,6 @@ def evaluate(
     )[0]
 
 
-@dataclass(kw_only=True)
-class Entrant:
-    """One of the models that are evaluated side by side.
-
-    Args:
-        model: images (N, C, H, W) in [0, 1] to logits (N, K).
-        name: in tables.
-        folder: where what is known of a part is kept; it gives None to keep nothing.
-        settings: further JSON values for the result's settings.
-    """
-
-    model: Model
-    name: str
-    folder: Callable[[Part], Path | None]
-    settings: dict[str, Any]
-
-
 def evaluate_models(
     entrants: Sequence[Entrant],
     wanted: Sequence[Benchmark],
@@ -203,9 +185,7 @@ def _evaluate(
     try:
         _evaluate_parts(entrants, wanted, asked, told, reports)
         return [report.result() for report in reports]
-    except Stopped as stop:
-        raise Interrupted([report.partial() for report in reports if report.rows], *stop.args) from stop
-    except KeyboardInterrupt as stop:  # while something is hashed or scored
+    except KeyboardInterrupt as stop:  # also while something is hashed or scored
         raise Interrupted([report.partial() for report in reports if report.rows], *stop.args) from stop
 
 
@@ -218,25 +198,20 @@ def _evaluate_parts(
 ) -> None:
     world = asked.world
     parts = {part.name: part for benchmark in wanted for part in benchmark.parts}
-    kept = any(entrant.folder(part) is not None for entrant in entrants for part in parts.values())
-    hashes = [model_hash(entrant.model) if kept else None for entrant in entrants]
     for part in parts.values():
-        candidates = [
-            Candidate(model=entrant.model, name=entrant.name, folder=entrant.folder(part), sha256=sha256)
-            for entrant, sha256 in zip(entrants, hashes, strict=True)
-        ]
         try:
-            outcomes = evaluate_part(part, candidates, asked)
+            outcomes = evaluate_part(part, entrants, asked)
         except Stopped as stop:
             for report, outcome in zip(reports, stop.outcomes, strict=True):
                 report.add(part, outcome)
             raise
-        for report, candidate, outcome in zip(reports, candidates, outcomes, strict=True):
+        for report, entrant, outcome in zip(reports, entrants, outcomes, strict=True):
             report.add(part, outcome)
-            if candidate.folder is not None and outcome.rows and (world.rank == 0 or not world.together):
-                told += [text for text in remembered(candidate.folder) if text not in told]
-                remember(candidate.folder, told)
-                report.of(part, outcome).save(candidate.folder / EVALUATION)
+            folder = entrant.folder(part)
+            if folder is not None and outcome.rows and (world.rank == 0 or not world.together):
+                told += [text for text in remembered(folder) if text not in told]
+                remember(folder, told)
+                report.of(part, outcome).save(folder / EVALUATION)
 
 
 class _Report:

@@ -86,12 +86,17 @@ def kept(run: Path) -> dict[str, Kept]:
     Raises:
         FileNotFoundError: if there are none.
     """
-    folder = run / EVALUATIONS
-    folders = sorted(file.parent for file in folder.rglob(FINGERPRINT))
-    if not folders:
+    found = begun(run)
+    if not found:
         raise FileNotFoundError(
-            f"no evaluations in {run}: expected {folder / 'NAME' / FINGERPRINT}, as `robust-bench run --out {run}` "
-            "writes it"
+            f"no evaluations in {run}: expected {run / EVALUATIONS / 'NAME' / FINGERPRINT}, as "
+            f"`robust-bench run --out {run}` writes it"
         )
-    names = [each.relative_to(folder).as_posix() for each in folders]
-    return {name: Kept(name=name, folder=each) for name, each in zip(names, folders, strict=True)}
+    return found
+
+
+def begun(run: Path) -> dict[str, Kept]:
+    """Find the parts of a run by name, none of which need be there."""
+    root = run / EVALUATIONS
+    folders = sorted(file.parent for file in root.rglob(FINGERPRINT))
+    return {(name := each.relative_to(root).as_posix()): Kept(name=name, folder=each) for each in folders}

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from robust_bench import benchmarks
-from robust_bench.answers import Answers, from_lines
+from robust_bench.answers import Answers
 from robust_bench.evaluate import merged_data, without_repeats
-from robust_bench.kept import EVALUATIONS
+from robust_bench.kept import EVALUATIONS, begun
 from robust_bench.listening import remembered
-from robust_bench.records import read_records
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result, Row
-from robust_bench.shards import EVALUATION, FINGERPRINT, Shards
+from robust_bench.shards import EVALUATION, Shards
 
 
 def merge(out: Path) -> tuple[Result, ...]:
@@ -33,12 +32,11 @@ def merge(out: Path) -> tuple[Result, ...]:
 
 def _merged(run: Path) -> Result:
     """Put the parts of one model together."""
-    root = run / EVALUATIONS
-    folders = {file.parent.relative_to(root).as_posix(): file.parent for file in sorted(root.rglob(FINGERPRINT))}
-    begun = {name: folder for name, folder in folders.items() if (folder / EVALUATION).is_file()}
-    found = {name: Result.load(folder / EVALUATION) for name, folder in begun.items()}
+    parts = begun(run)
+    ended = {name: part.folder / EVALUATION for name, part in parts.items() if (part.folder / EVALUATION).is_file()}
+    found = {name: Result.load(file) for name, file in ended.items()}
     if not found:
-        raise FileNotFoundError(f"no job has come to an end in {root}: start any of them again, it takes up the rest")
+        raise FileNotFoundError(f"no job has come to an end in {run}: start any of them again, it takes up the rest")
     last = max(found.values(), key=lambda result: result.created).settings
     if lacking := [name for name in last["parts"] if name not in found]:
         raise ValueError(
@@ -47,13 +45,12 @@ def _merged(run: Path) -> Result:
     results, answers = [], {}
     told: list[str] = []
     for name in last["parts"]:
-        shards = Shards.found(folders[name])
-        records = shards.merge()
+        part = parts[name]
+        shards = Shards.found(part.folder)
+        shards.merge()
         results.append(_counted(found[name], shards))
-        told += [text for text in remembered(folders[name]) if text not in told]
-        rows = found[name].rows
-        conditions = [(row.condition, row.settings) for row in rows]
-        answers[name] = from_lines(rows[0].benchmark, conditions, read_records(records))
+        told += [text for text in remembered(part.folder) if text not in told]
+        answers[name] = part.answers()
     names = last["benchmarks"]
     shown = [
         found if found.settings.get("accuracy", True) else dataclasses.replace(found, rows=()) for found in results

@@ -1,9 +1,9 @@
 """Attacks by name, with settings as a command line gives them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from robust_attacks import (
     APGD,
@@ -11,13 +11,10 @@ from robust_attacks import (
     FAB,
     FGSM,
     FMN,
-    L1,
-    L2,
     MIFGSM,
     PGD,
     CarliniWagner,
     DeepFool,
-    Linf,
     Square,
     WorstCase,
     auto_attack,
@@ -26,12 +23,11 @@ from robust_attacks import (
     margin,
 )
 
+from robust_bench.benchmarks.attacks import THREATS, Norm
 from robust_bench.conditions import Attacked, Suite
 
-Norm = Literal["Linf", "L2", "L1"]
 Setting = int | float | bool | str
 
-_THREATS: Mapping[str, Callable[..., Linf | L2 | L1]] = {"Linf": Linf, "L2": L2, "L1": L1}
 _LOSSES = {loss.__name__: loss for loss in (cross_entropy, margin, dlr)}
 _INSIDE: Mapping[str, type] = {kind.__name__.lower(): kind for kind in (PGD, FGSM, MIFGSM, APGD, FAB, Square)}
 _NEAREST: Mapping[str, type] = {kind.__name__.lower(): kind for kind in (DDN, FMN, DeepFool, CarliniWagner)}
@@ -84,9 +80,9 @@ def named_attack(name: str, *, norm: Norm, eps: float, settings: Mapping[str, Se
     plain = name.lower().replace("-", "").replace("_", "")
     if plain not in NAMES:
         raise ValueError(f"unknown attack {name!r}: choose from {', '.join(NAMES)}")
-    if norm not in _THREATS:
-        raise ValueError(f"unknown norm {norm!r}: choose from {', '.join(_THREATS)}")
-    threat = _THREATS[norm](eps=eps)
+    if norm not in THREATS:
+        raise ValueError(f"unknown norm {norm!r}: choose from {', '.join(THREATS)}")
+    threat = THREATS[norm](eps=eps)
     if plain == _SUITE:
         _check_names(name, settings, ("version",))
         return Suite(suite=auto_attack(threat, str(settings.get("version", "standard"))))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robust_bench._checks import check_device
+from robust_bench.benchmarks.attacks import Norm
 from robust_bench.conditions import Attacked, Clean, Suite, identity
 from robust_bench.copies import ABOUT, FORMAT, KEPT, Copies, Format, check_place, copied_names, stored_size
 from robust_bench.copying import Copying
@@ -24,7 +25,7 @@ from robust_bench.judge import Judge
 from robust_bench.lending import ready, undisturbed
 from robust_bench.listening import listening
 from robust_bench.model_source import ModelSource
-from robust_bench.named_attack import Norm, Setting, named_attack, pixel_units
+from robust_bench.named_attack import Setting, named_attack, pixel_units
 from robust_bench.perturb_report import copy_result, document, files_settings, image_lines
 from robust_bench.preprocess import AsStored, Preprocess, declared
 from robust_bench.result import Result

@@ -15,17 +15,16 @@ from robust_bench import benchmarks
 from robust_bench._checks import check_device
 from robust_bench.benchmarks import Analyses, AutoAttack, Benchmark, Sweep
 from robust_bench.cost import multiply_adds
-from robust_bench.evaluate import Entrant, Interrupted, OnError, evaluate_models
+from robust_bench.engine import Entrant
+from robust_bench.evaluate import Interrupted, OnError, evaluate_models
 from robust_bench.files import check_folder
-from robust_bench.fingerprint import model_hash
-from robust_bench.kept import EVALUATIONS, kept
+from robust_bench.kept import EVALUATIONS, begun
 from robust_bench.model_list import KEYS, read_models
 from robust_bench.model_source import ModelSource
 from robust_bench.part import image_shape
 from robust_bench.preprocess import Preprocess, declared
 from robust_bench.report.run_folder import RESULT_FILE
 from robust_bench.result import Result
-from robust_bench.shards import FINGERPRINT
 from robust_bench.world import World, local_device, torchrun
 
 
@@ -113,8 +112,6 @@ class Run:
             ModelError: if a factory of the user's fails, or the model cannot take the images.
         """
         names = _names(self.benchmarks)
-        for name in names:
-            benchmarks.entry(name)
         if self.data is not None and all(benchmarks.entry(name).layout is None for name in names):
             raise ValueError(
                 f"{', '.join(names)} bring their own images, so {str(self.data)!r} is in vain: leave --data out"
@@ -188,15 +185,12 @@ class Run:
             ValueError: if there is one.
         """
         for entrant in entrants:
-            folder = self._folder(entrant.name)
-            begun = any((folder / EVALUATIONS).rglob(FINGERPRINT))
-            known = kept(folder) if begun else {}
-            for name, part in known.items():
-                theirs, mine = part.fingerprint.get("model_sha256"), model_hash(entrant.model)
-                if theirs != mine:
+            for name, part in begun(self._folder(entrant.name)).items():
+                theirs = part.fingerprint.get("model_sha256")
+                if theirs != entrant.sha256:
                     raise ValueError(
-                        f"{part.folder} holds {name} of another model (sha256 {theirs}, {entrant.name} has {mine}): "
-                        "give every model a folder of its own"
+                        f"{part.folder} holds {name} of another model (sha256 {theirs}, {entrant.name} has "
+                        f"{entrant.sha256}): give every model a folder of its own"
                     )
 
     def _entrant(self, model: nn.Module, source: ModelSource, name: str, names: list[str]) -> Entrant:
@@ -285,7 +279,7 @@ def _plain(value: Any) -> Any:
 
 def _names(benchmarks_asked: list[str] | str) -> list[str]:
     parts = re.split(r"[,\s]+", benchmarks_asked) if isinstance(benchmarks_asked, str) else benchmarks_asked
-    names = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    names = list(dict.fromkeys(benchmarks.entry(part.strip()).name for part in parts if part.strip()))
     if not names:
         raise ValueError(f"give at least one benchmark: {', '.join(benchmarks.names())}")
     return names

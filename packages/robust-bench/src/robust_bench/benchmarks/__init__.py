@@ -71,6 +71,8 @@ _MODULES = (
 ENTRIES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for module in _MODULES for entry in module.ENTRIES})
 """All benchmarks by name."""
 
+_ALIASES = {"autoattack": "imagenet-autoattack"}
+
 
 def names() -> tuple[str, ...]:
     """Name the benchmarks."""
@@ -78,11 +80,16 @@ def names() -> tuple[str, ...]:
 
 
 def entry(name: str) -> Entry:
-    """Look a benchmark up.
+    """Look a benchmark up; "autoattack" is that of ImageNet, on which most results are published.
 
     Raises:
         ValueError: for an unknown name.
+
+    Examples:
+        >>> entry("autoattack").name
+        'imagenet-autoattack'
     """
+    name = _ALIASES.get(name, name)
     if name not in ENTRIES:
         raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(ENTRIES)}")
     return ENTRIES[name]

@@ -9,7 +9,8 @@ from robust_attacks import L1, L2, PGD, Linf, Threat, auto_attack
 from robust_bench.conditions import Attacked, Suite
 
 Norm = Literal["Linf", "L2", "L1"]
-_THREATS: Mapping[str, Callable[..., Threat]] = {"Linf": Linf, "L2": L2, "L1": L1}
+THREATS: Mapping[str, Callable[..., Threat]] = {"Linf": Linf, "L2": L2, "L1": L1}
+"""By the name of the norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +83,12 @@ class AutoAttack:
 
 
 def _no_eps(norm: str) -> str:
-    if norm not in _THREATS:
-        return f"unknown norm {norm!r}: choose from {', '.join(_THREATS)}"
+    if norm not in THREATS:
+        return f"unknown norm {norm!r}: choose from {', '.join(THREATS)}"
     return f"give eps for the norm {norm}, e.g. [0.5]: the benchmark's own are for Linf"
 
 
 def _threat(norm: str, eps: float | None) -> Threat:
-    if eps is None or norm not in _THREATS:
+    if eps is None or norm not in THREATS:
         raise ValueError(_no_eps(norm))
-    return _THREATS[norm](eps=eps)
+    return THREATS[norm](eps=eps)

@@ -17,9 +17,10 @@ from robust_bench.benchmarks.entry import Options
 from robust_bench.benchmarks.imagenet import CLASSES, VALIDATION
 from robust_bench.benchmarks.opening import opening
 from robust_bench.benchmarks.score_row import score_row
-from robust_bench.datasets.decoded_folder import DecodedFolder, Reading
+from robust_bench.datasets.decoded import Reading, read_encoded
 from robust_bench.datasets.decoders import CELLS, available_cells, missing
 from robust_bench.datasets.imagenet_classes import IMAGENET
+from robust_bench.datasets.labelled_folder import LabelledFolder
 from robust_bench.metrics import bootstrap_means, decoder_score
 from robust_bench.part import Benchmark, Found, Part
 from robust_bench.result import Row
@@ -116,7 +117,7 @@ def _build(options: Options) -> Benchmark:
             Part(
                 name=f"{NAME}/{decoder}-{resizer}",
                 benchmark=NAME,
-                data=DecodedFolder(root, labels, reading=reading),
+                data=LabelledFolder(root, labels, preprocess=reading, read=read_encoded),
                 conditions=(Decoded(decoder=decoder, resizer=resizer),),
                 num_classes=CLASSES,
                 settings=data_settings(

@@ -30,6 +30,14 @@ class Treatment(Protocol):
         ...
 
 
+class Read(Protocol):
+    """A function that reads a file."""
+
+    def __call__(self, file: Path, *, name: str, transform: Callable[[Any], Tensor]) -> Tensor:
+        """Give a float image (C, H, W) in [0, 1]."""
+        ...
+
+
 class LabelledFolder(Dataset[tuple[Tensor, int]]):
     """Images `<folder>/<image>` as float tensors in [0, 1] with the labels that were given to their folders.
 
@@ -40,6 +48,7 @@ class LabelledFolder(Dataset[tuple[Tensor, int]]):
         path: what the class folders lie in.
         labels: of every folder that is read.
         preprocess: what is done to the images.
+        read: from a file, its name for errors, and the transform of `preprocess` to a float tensor.
 
     Raises:
         FileNotFoundError: when it is first used, if a folder is missing.
@@ -47,9 +56,12 @@ class LabelledFolder(Dataset[tuple[Tensor, int]]):
             size, when it is taken. The message names the file.
     """
 
-    def __init__(self, path: str | Path, labels: Mapping[str, int], *, preprocess: Treatment) -> None:
+    def __init__(
+        self, path: str | Path, labels: Mapping[str, int], *, preprocess: Treatment, read: Read = read_picture
+    ) -> None:
         self.listing = Listing(path=Path(path), labels=labels, suffixes=IMAGES)
         self.preprocess = preprocess
+        self.read = read
         self._transform = preprocess.transform()
 
     @functools.cached_property
@@ -66,7 +78,7 @@ class LabelledFolder(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         file = self.listing.file(index)
-        return read_picture(file, name=str(file), transform=self._transform), self.listing.label(index)
+        return self.read(file, name=str(file), transform=self._transform), self.listing.label(index)
 
 
 def fingerprint_of(listing: Listing, treatment: Treatment) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_bench.kept import EVALUATIONS, kept
+from robust_bench.kept import begun
 from robust_bench.report.checkpoints import about_model
 from robust_bench.report.data import steps
 from robust_bench.result import Result
@@ -48,7 +48,7 @@ def card(result: Result, folder: Path) -> Card:
     Raises:
         ValueError: if a fingerprint there is damaged.
     """
-    parts = kept(folder) if (folder / EVALUATIONS).is_dir() else {}
+    parts = begun(folder)
     hashes = dict.fromkeys(str(part.fingerprint["model_sha256"]) for part in parts.values())
     data = _mapping(result.settings.get("data"))
     return Card(

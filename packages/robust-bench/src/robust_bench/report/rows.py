@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from robust_bench.families import SEVERITIES, families, is_corruption, is_sweep
+from robust_bench.flat import flat
 from robust_bench.report.data import protocol
 from robust_bench.result import Row
 from robust_bench.tables import ACCURACY, eps_text
@@ -20,7 +21,7 @@ def comparable(row: Row, known: Mapping[str, Any]) -> Row:
     """The row, with all that its number depends on among its settings, without nesting, so that words are short."""
     settings = {key: value for key, value in row.settings.items() if key not in _FOUND}
     of_data = protocol(known)
-    return dataclasses.replace(row, settings=dict(_flat(settings)) | dict(_flat(of_data, "data.")))
+    return dataclasses.replace(row, settings=dict(flat(settings)) | dict(flat(of_data, "data.")))
 
 
 def means(rows: Sequence[Row]) -> Iterator[Row]:
@@ -69,11 +70,3 @@ def is_detail(row: Row) -> bool:
         or known.get("of") in _REFERENCES
         or any(key in _ONE_OF_SEVERAL or key.startswith("of.") for key in known)
     )
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value

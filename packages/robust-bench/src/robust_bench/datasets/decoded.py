@@ -1,18 +1,14 @@
-"""Images in class folders, decoded and resized by chosen libraries."""
+"""Images decoded and resized by chosen libraries."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from robust_bench.datasets.decoders import DECODERS, RESIZERS, resized
-from robust_bench.datasets.labelled_folder import IMAGES, fingerprint_of
-from robust_bench.datasets.listing import Listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,39 +64,14 @@ class Reading:
         return torch.from_numpy(cut.copy()).permute(2, 0, 1).contiguous()
 
 
-class DecodedFolder(Dataset[tuple[Tensor, int]]):
-    """Images `<folder>/<image>` as float tensors in [0, 1], read as `Reading` says.
-
-    Args:
-        path: what the class folders lie in.
-        labels: of every folder.
-        reading: how a file is read.
+def read_encoded(file: Path, *, name: str, transform: Callable[[bytes], Tensor]) -> Tensor:
+    """Read a file by what makes of its bytes a uint8 image; as floats in [0, 1].
 
     Raises:
-        FileNotFoundError: when it is first used, if a folder is missing.
-        ValueError: when it is first used, if a folder has no images; and for an unreadable image when it is taken.
+        ValueError: if that fails; the message names the file.
     """
-
-    def __init__(self, path: str | Path, labels: Mapping[str, int], *, reading: Reading) -> None:
-        self.listing = Listing(path=Path(path), labels=labels, suffixes=IMAGES)
-        self.reading = reading
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """The sha256 of the names, sizes and labels of all files, and of how they are read."""
-        return fingerprint_of(self.listing, self.reading)
-
-    def __len__(self) -> int:
-        return len(self.listing)
-
-    def filename(self, index: int) -> str:
-        """Name an image from the folder on."""
-        return self.listing.name(index)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        file = self.listing.file(index)
-        try:
-            out = self.reading.read(file.read_bytes())
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
-            raise ValueError(f"cannot read the image {file}: {error}") from error
-        return out.to(torch.float32).div_(255.0), self.listing.label(index)
+    try:
+        out = transform(file.read_bytes())
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
+        raise ValueError(f"cannot read the image {name}: {error}") from error
+    return out.to(torch.float32).div_(255.0)

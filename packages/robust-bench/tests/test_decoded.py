@@ -9,7 +9,8 @@ from PIL import Image
 from robust_bench.answers import Answers
 from robust_bench.benchmarks import Options, entry, imagenet_s
 from robust_bench.datasets import decoders
-from robust_bench.datasets.decoded_folder import DecodedFolder, Reading
+from robust_bench.datasets.decoded import Reading, read_encoded
+from robust_bench.datasets.labelled_folder import LabelledFolder
 from robust_bench.warning import EvaluationWarning
 
 
@@ -56,12 +57,16 @@ def test_resizers_are_those_of_the_libraries(pixels, resizer):
 def test_a_file_is_resized_on_both_sides_and_cut(pixels, tmp_path):
     (tmp_path / "cat").mkdir()
     Image.fromarray(pixels).save(tmp_path / "cat" / "0.png")
-    data = DecodedFolder(tmp_path, {"cat": 3}, reading=Reading(decoder="pil", resizer="pil-box", size=56))
+    data = LabelledFolder(
+        tmp_path, {"cat": 3}, preprocess=Reading(decoder="pil", resizer="pil-box", size=56), read=read_encoded
+    )
     image, label = data[0]
     expected = np.array(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BOX))[4:60, 4:60]
     assert torch.equal(image, torch.from_numpy(expected).permute(2, 0, 1).float() / 255)
     assert (label, len(data), data.filename(0)) == (3, 1, "cat/0.png")
-    other = DecodedFolder(tmp_path, {"cat": 3}, reading=Reading(decoder="pil", resizer="pil-cubic", size=56))
+    other = LabelledFolder(
+        tmp_path, {"cat": 3}, preprocess=Reading(decoder="pil", resizer="pil-cubic", size=56), read=read_encoded
+    )
     assert data.fingerprint != other.fingerprint
     (tmp_path / "cat" / "0.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"cannot read the image .*0\.png"):
