@@ -69,15 +69,14 @@ class Judge:
         kept: list[Batch] = []
         for images, labels, ids in batches:
             check_batch(images, labels, self._dimensions)
-            only_suites = len(suites) == len(self.conditions)
-            if only_suites:
-                check_range(images)
-            if not self._begun and only_suites:
-                self._look(images.to(self.device, torch.float32), labels.to(self.device, torch.int64))
-            if not only_suites:
+            if len(suites) < len(self.conditions):
                 for number, records in self._batch(images, labels, ids):
                     parts[number].append(records)
                     tell(number, records)
+            else:
+                check_range(images)
+                if not self._begun:
+                    self._look(images.to(self.device, torch.float32), labels.to(self.device, torch.int64))
             if suites:
                 kept.append((images, labels, ids))
             all_labels.append(labels)
@@ -199,17 +198,8 @@ class Judge:
             first_look(
                 self.model, self._answers, images, raw, logits, None if self.answer is not None else self.classes
             )
-        predictions = logits.argmax(dim=1)
-        confidences = logits.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
-        columns = [predictions.double(), confidences.double(), (predictions == labels).double()]
-        found = torch.stack(columns).cpu()  # a GPU is waited for once
-        return Records(
-            predictions=found[0].long(),
-            confidences=found[1].float(),
-            right=found[2].bool(),
-            seconds=time.perf_counter() - start,
-            more={name: COLUMNS[name](logits, labels).cpu() for name in self.also},
-        )
+        more = {name: COLUMNS[name](logits, labels) for name in self.also}
+        return Records.of(logits, labels, seconds=time.perf_counter() - start, more=more)
 
 
 def _top5(logits: Tensor, labels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Records:
         predictions: the class of the largest score, int64 (n,).
         confidences: its softmax probability, float32 (n,).
         right: whether the image counts as right, bool (n,); under an attack, right when clean as well.
-        seconds: wall-clock time that this took.
+        seconds: wall-clock time that this took; the judge measures that of conditions.
         broken_by: under several attacks, for each image the one that broke it, `"clean"` where it was wrong at first,
             None where it stands; else None.
         more: further columns by name, each (n,) of integers, booleans or finite floats.
@@ -31,12 +31,43 @@ class Records:
     predictions: Tensor
     confidences: Tensor
     right: Tensor
-    seconds: float
+    seconds: float = 0.0
     broken_by: tuple[str | None, ...] | None = None
     more: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.right)
+
+    @classmethod
+    def of(
+        cls,
+        scores: Tensor,
+        labels: Tensor,
+        *,
+        right: Tensor | None = None,
+        seconds: float = 0.0,
+        more: Mapping[str, Tensor] | None = None,
+    ) -> "Records":
+        """What scores say of images, on the CPU.
+
+        Args:
+            scores: (n, C) on any device.
+            labels: (n,) there.
+            right: whether the images count as right, (n,) there; None means those whose largest score is the label's.
+            seconds: that it took.
+            more: further columns.
+        """
+        predictions = scores.argmax(dim=1)
+        confidences = scores.float().softmax(dim=1).gather(1, predictions[:, None])[:, 0]
+        counted = predictions == labels if right is None else right
+        found = torch.stack([predictions.double(), confidences.double(), counted.double()]).cpu()  # waits once
+        return cls(
+            predictions=found[0].long(),
+            confidences=found[1].float(),
+            right=found[2].bool(),
+            seconds=seconds,
+            more={name: column.cpu() for name, column in (more or {}).items()},
+        )
 
     @classmethod
     def joined(cls, parts: Sequence["Records"]) -> "Records":

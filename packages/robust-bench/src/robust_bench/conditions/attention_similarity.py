@@ -1,6 +1,5 @@
 """How much the attention of a transformer changes when some patches are occluded."""
 
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,7 +75,6 @@ class AttentionSimilarity:
         """
         from robust_models.attention_similarity import attention_similarity  # timm takes seconds to load
 
-        begin = time.perf_counter()
         if not isinstance(model, nn.Module):
             raise TypeError(
                 f"attention is read inside a torch.nn.Module, got {type(model).__name__}: evaluate the model itself"
@@ -88,17 +86,8 @@ class AttentionSimilarity:
             listed = "; ".join(f"{name}: {why}" for name, why in found.left_out.items())
             warnings.warn(f"attention similarity leaves layers out ({listed})", EvaluationWarning, stacklevel=2)
         logits = check_logits(found.logits, images, labels).float()
-        confidences, predictions = logits.softmax(dim=1).max(dim=1)
-        return Records(
-            predictions=predictions.cpu(),
-            confidences=confidences.cpu(),
-            right=(predictions == labels).cpu(),
-            seconds=time.perf_counter() - begin,
-            more={
-                SIMILARITY: found.mean.cpu(),
-                LAYERS: torch.full((len(images),), len(found.layers), dtype=torch.int64),
-            },
-        )
+        layers = torch.full((len(images),), len(found.layers), dtype=torch.int64)
+        return Records.of(logits, labels, more={SIMILARITY: found.mean, LAYERS: layers})
 
     @property
     def _occlude(self) -> OccludedPatches:

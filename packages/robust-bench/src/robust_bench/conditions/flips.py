@@ -1,6 +1,5 @@
 """Sequences of frames, of which is measured how much the answer changes from frame to frame."""
 
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,7 +83,6 @@ class Flips:
         Raises:
             ValueError: if there are too few frames to compare, the model returns no logits (N, K), or fewer than 5.
         """
-        start = time.perf_counter()
         with torch.no_grad():
             frames, count = images.flatten(0, 1), images.shape[1]
             found = check_logits(model(frames), frames, labels.repeat_interleave(count))
@@ -95,7 +93,6 @@ class Flips:
             predictions=predictions.cpu(),
             confidences=logits[:, 0].softmax(dim=1).amax(dim=1).cpu(),
             right=(predictions == labels).cpu(),
-            seconds=time.perf_counter() - start,
             more={
                 FLIPS: sequence_flips(top[..., 0], self.noise, self.difficulty),
                 TOP5_DISTANCE: sequence_top5_distances(top, self.noise, self.difficulty),

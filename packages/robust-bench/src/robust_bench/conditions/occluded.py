@@ -1,7 +1,6 @@
 """Images of which some patches are replaced by noise."""
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -105,7 +104,6 @@ class Occluded:
         Raises:
             ValueError: if the images do not divide into patches.
         """
-        begin = time.perf_counter()
         columns = [torch.zeros_like(labels) for _ in range(-(-self.masks // _BITS))]
         everywhere = torch.ones_like(labels, dtype=torch.bool)
         largest = torch.full((len(labels),), -torch.inf, device=labels.device)
@@ -127,7 +125,6 @@ class Occluded:
             predictions=predictions.cpu(),
             confidences=confidences.cpu(),
             right=everywhere.cpu(),
-            seconds=time.perf_counter() - begin,
             more={mask_column(number): column.cpu() for number, column in enumerate(columns)},
         )
 

@@ -1,6 +1,5 @@
 """Images under the same attack from several random starts."""
 
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,7 +66,6 @@ class Repeated:
         Raises:
             RuntimeError: if they leave the threat.
         """
-        begin = time.perf_counter()
         with torch.no_grad():
             right = check_logits(model(images), images, labels).argmax(dim=1) == labels
         logits: list[Tensor] = []
@@ -78,10 +76,9 @@ class Repeated:
         every = torch.stack(logits)
         losses = torch.stack([functional.cross_entropy(each, labels, reduction="none") for each in logits])
         worst = every[losses.argmax(dim=0), torch.arange(len(images), device=every.device)]
-        return Records(
-            predictions=worst.argmax(dim=1).cpu(),
-            confidences=worst.softmax(dim=1).amax(dim=1).cpu(),
-            right=(right & (every.argmax(dim=2) == labels).all(dim=0)).cpu(),
-            seconds=time.perf_counter() - begin,
-            more={loss_column(start): column.cpu() for start, column in enumerate(losses)},
+        return Records.of(
+            worst,
+            labels,
+            right=right & (every.argmax(dim=2) == labels).all(dim=0),
+            more={loss_column(start): column for start, column in enumerate(losses)},
         )

@@ -1,7 +1,6 @@
 """Perturbations, looked at as images."""
 
 import functools
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -108,7 +107,6 @@ class Semantic:
             RuntimeError: if the images leave the threat.
             ValueError: if a judge does not return a logit for every label.
         """
-        begin = time.perf_counter()
         adversarial = attacked(self.attack, model, images, labels, random)
         shown = self._image(images, adversarial)
         judges = self._guests.of(self.judges, images.device)
@@ -116,17 +114,11 @@ class Semantic:
             clean = check_logits(model(images), images, labels)
             logits = check_logits(model(adversarial), images, labels).float()
             judged = {
-                judged_column(name): check_logits(judge(shown), shown, labels).argmax(dim=1).cpu()
+                judged_column(name): check_logits(judge(shown), shown, labels).argmax(dim=1)
                 for name, judge in judges.items()
             }
         right = (clean.argmax(dim=1) == labels) & (logits.argmax(dim=1) == labels)
-        return Records(
-            predictions=logits.argmax(dim=1).cpu(),
-            confidences=logits.softmax(dim=1).amax(dim=1).cpu(),
-            right=right.cpu(),
-            seconds=time.perf_counter() - begin,
-            more=judged,
-        )
+        return Records.of(logits, labels, right=right, more=judged)
 
     def _image(self, images: Tensor, adversarial: Tensor) -> Tensor:
         shown = (images - adversarial + self._eps).div_(2.0 * self._eps).clamp_(0.0, 1.0)
