@@ -63,6 +63,27 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def sheet(session: nox.Session) -> None:
+    """One photograph under all corruptions and severities: `nox -s sheet -- [IMAGE] [--out docs/images/...]`."""
+    install(session, *editable(), "scikit-image>=0.26")
+    session.run("python", "examples/contact_sheet.py", *session.posargs)
+
+
+@nox.session
+def grid(session: nox.Session) -> None:
+    """Three photographs under all augmentations: `nox -s grid -- [--out docs/images/...]`."""
+    install(session, *editable(), "scikit-image>=0.26")
+    session.run("python", "examples/augmentation_grid.py", *session.posargs)
+
+
+@nox.session
+def augmentations(session: nox.Session) -> None:
+    """Train a classifier of digits plainly, with AugMix and with APR-SP, and compare them under corruption."""
+    install(session, *editable())
+    session.run("python", "examples/augmentations.py", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """All tests and docstring examples of all packages."""
     install(session, *editable(extra="[test]"), "pytest-xdist")
@@ -165,6 +186,12 @@ def bench(session: nox.Session) -> None:
     alone = place / "requirements-alone.txt"  # peers whose own requirements would not install beside the others
     if alone.is_file():
         install(session, "--no-deps", "--requirement", str(alone))
+    apart = place / "requirements-apart.txt"  # peers that need other versions: the scripts start another Python
+    if apart.is_file():
+        peers = ROOT / ".peers" / folder
+        uv = {"env": uv_environment(), "external": True}
+        session.run_install("uv", "venv", "--quiet", "--allow-existing", str(peers), **uv)
+        session.run_install("uv", "pip", "install", "--python", str(peers), "--requirement", str(apart), **uv)
     shared = {"PYTHONPATH": str(ROOT / "benchmarks")}  # what the scripts of all folders use
     steady = ONE_THREAD | STEADY_MEMORY | shared
     if name:

@@ -1,9 +1,12 @@
+import dataclasses
 import math
 
 import pytest
 import torch
 from robust_augs import APRPair
-from robust_augs.apr import PairDraws
+from robust_augs.apr import APRSingle, PairDraws
+from robust_augs.chains import apply_chains
+from robust_augs.operations import OPERATIONS
 
 
 def draws_for(*partner):
@@ -99,3 +102,77 @@ def test_the_published_settings():
 def test_a_probability_out_of_range_is_refused(probability):
     with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
         APRPair(probability=probability)
+
+
+def single_draws(shape, **fixed):
+    """Draws of `APRSingle`, all images recombined unless told otherwise."""
+    draws = APRSingle().sample(torch.Size(shape), torch.Generator().manual_seed(0))
+    return dataclasses.replace(draws, **{"recombined": torch.ones(shape[0], dtype=torch.bool)} | fixed)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+@pytest.mark.parametrize("shape", [(10, 3, 16, 12), (10, 1, 13, 20)], ids=str)
+def test_single_recombines_two_views_of_one_image_by_the_definition(shape, quantize):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = single_draws(shape)
+    once = apply_chains((images * 255).round().to(torch.uint8) if quantize else images * 255, draws.first, OPERATIONS)
+    twice = apply_chains(once[:, 0], draws.second, OPERATIONS)[:, 0].double()
+    first, second = fourier(once[:, 0].double()), fourier(twice)
+    choice = draws.backwards.view(-1, 1, 1, 1)
+    assert 0 < draws.backwards.sum() < 10
+    amplitude, phase = torch.where(choice, second, first).abs(), torch.where(choice, first, second)
+    direction = torch.where(phase.abs() < 1e-9, 1, phase / phase.abs())
+    free = fourier(amplitude * direction, inverse=True).real
+    result = APRSingle(quantize=quantize).apply(images, draws)
+    torch.testing.assert_close(result, free.clamp(0, 255) / 255, rtol=0, atol=1e-9)
+    if not quantize:
+        return
+    wrapped = APRSingle(wrap=True).apply(images, draws) * 255
+    torch.testing.assert_close(wrapped, wrapped.round())
+    certain = (free - free.round()).abs() > 1e-6  # elsewhere rounding decides which side of a whole number it is
+    assert certain.float().mean() > 0.2
+    cut = torch.tensor([int(value) % 256 for value in free[certain].tolist()], dtype=torch.float64)
+    torch.testing.assert_close(wrapped[certain], cut)
+    assert ((free < -1) | (free > 256))[certain].any()  # something did wrap
+
+
+def test_single_stops_after_one_operation_where_it_is_drawn_so():
+    images = torch.randint(256, (10, 3, 8, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    none = single_draws(images.shape, recombined=torch.zeros(10, dtype=torch.bool))
+    expected = apply_chains(images, none.first, OPERATIONS)[:, 0]
+    assert torch.equal(APRSingle().apply(images, none), expected)
+    half = single_draws(images.shape, recombined=torch.arange(10) % 2 == 0)
+    result, all_ten = APRSingle().apply(images, half), APRSingle().apply(images, single_draws(images.shape))
+    assert torch.equal(result[1::2], expected[1::2])
+    assert torch.equal(result[::2], all_ten[::2])
+
+
+def test_single_draws_both_halves_per_image():
+    draws = APRSingle().sample(torch.Size([10_000, 3, 1, 1]), torch.Generator().manual_seed(0))
+    for flags in (draws.recombined, draws.backwards, draws.recombined ^ draws.backwards):
+        assert abs(flags.float().mean() - 0.5) < 0.02  # four standard deviations
+    for chains in (draws.first, draws.second):
+        counts = chains.operation.flatten().bincount()
+        assert len(counts) == 9
+        assert ((counts - 10_000 / 9) ** 2 / (10_000 / 9)).sum() < 26.1  # chi-square, one in a thousand
+    assert (draws.first.operation == draws.second.operation).float().mean() < 0.13
+    assert draws.first.strength.max() < 3
+
+
+def test_single_keeps_to_the_range_and_to_the_published_settings():
+    images = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+    for single in (APRSingle(), APRSingle(wrap=True), APRSingle(quantize=False)):
+        result = single.apply(images, single_draws(images.shape))
+        assert result.min() >= 0
+        assert result.max() <= 1
+    assert APRSingle.cifar == APRSingle.imagenet == APRSingle(severity=3.0, wrap=False, quantize=True)
+    with pytest.raises(ValueError, match=r"severity must lie in \[0.1, 10\], got 0"):
+        APRSingle(severity=0)
+
+
+def test_pair_after_single_is_the_combination_of_the_paper():
+    images = torch.rand(6, 3, 8, 8)
+    random = torch.Generator().manual_seed(0)
+    both = APRPair(clip=True)(APRSingle()(images, generator=random), generator=random)
+    assert both.shape == images.shape
+    assert not torch.equal(both, images)

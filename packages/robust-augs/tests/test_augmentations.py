@@ -4,14 +4,46 @@ import dataclasses
 
 import pytest
 import torch
-from robust_augs import APRPair, GaussianNoise
+from robust_augs import APRPair, GaussianNoise, PatchGaussian, PatchOcclusion, Patchwise
+from robust_augs.apr import APRSingle
+from robust_augs.augmix import AugMix
+from robust_augs.color import RandomColor
+from robust_augs.diffeomorphism import Diffeomorphism
+from robust_augs.filter import RandomFilter
+from robust_augs.noise2net import Noise2Net
+from robust_augs.prime import PRIME
+from robust_augs.style import StyleTransfer
 
+SQUARE_ONLY = [
+    pytest.param(Diffeomorphism(), id="Diffeomorphism"),
+    pytest.param(PRIME.cifar, id="PRIME, CIFAR"),
+    pytest.param(PRIME.imagenet, id="PRIME, ImageNet"),
+]
 ALL = [
+    *SQUARE_ONLY,
+    pytest.param(RandomColor.cifar, id="RandomColor, CIFAR"),
+    pytest.param(RandomColor.imagenet, id="RandomColor, ImageNet"),
+    pytest.param(RandomFilter(), id="RandomFilter"),
+    pytest.param(RandomFilter(size=5, upstream_shift=True), id="RandomFilter, shifted"),
+    pytest.param(PRIME(primitives=(RandomColor(), RandomFilter()), width=2, depth=2), id="PRIME, two primitives"),
     pytest.param(APRPair(), id="APRPair"),
     pytest.param(APRPair(per_batch=True, clip=True), id="APRPair, per batch"),
+    pytest.param(APRSingle(), id="APRSingle"),
+    pytest.param(APRSingle(wrap=True, quantize=False), id="APRSingle, wrapped"),
+    pytest.param(AugMix(), id="AugMix"),
+    pytest.param(AugMix(quantize=False, width=2, depth=2), id="AugMix, floats"),
     pytest.param(GaussianNoise(), id="GaussianNoise"),
     pytest.param(GaussianNoise.multiple, id="GaussianNoise, multiple"),
     pytest.param(GaussianNoise(speckle=True, sigma=0.3), id="GaussianNoise, speckle"),
+    pytest.param(Noise2Net(), id="Noise2Net"),
+    pytest.param(Noise2Net(space="unit", eps=(0.1, 0.2)), id="Noise2Net, unit"),
+    pytest.param(Noise2Net.imagenet, id="Noise2Net, ImageNet"),
+    pytest.param(PatchGaussian(patch_size=4, sigma=0.2), id="PatchGaussian"),
+    pytest.param(PatchGaussian.imagenet, id="PatchGaussian, ranges"),
+    pytest.param(PatchOcclusion(patch_size=1), id="PatchOcclusion"),
+    pytest.param(Patchwise(patch_size=1, probability=0.5, sigma=0.1), id="Patchwise"),
+    pytest.param(StyleTransfer(torch.nn.Identity(), torch.nn.Identity()), id="StyleTransfer"),
+    pytest.param(StyleTransfer(torch.nn.Identity(), torch.nn.Identity(), alpha=0.5), id="StyleTransfer, half"),
 ]
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -42,7 +74,11 @@ def test_shape_and_dtype_come_back_and_the_input_stays(augmentation, dtype):
 @pytest.mark.parametrize("augmentation", ALL)
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (5, 1, 7, 4), (2, 4, 1, 1), (0, 3, 8, 8)], ids=str)
 def test_one_image_other_channels_odd_sides_and_no_image_at_all(augmentation, shape):
-    assert augmentation(images_of(shape=shape), generator=generator()).shape == shape
+    if shape[2] != shape[3] and any(augmentation in param.values for param in SQUARE_ONLY):
+        with pytest.raises(ValueError, match="square images only"):
+            augmentation(images_of(shape=shape), generator=generator())
+    else:
+        assert augmentation(images_of(shape=shape), generator=generator()).shape == shape
 
 
 @pytest.mark.parametrize("augmentation", ALL)

@@ -67,6 +67,7 @@ def test_the_result_is_clipped():
 def test_the_published_settings():
     assert GaussianNoise.single == GaussianNoise(sigma=0.5, share=0.5)
     assert GaussianNoise.multiple == GaussianNoise(sigma=(0.08, 0.12, 0.18, 0.26, 0.38), share=0.5)
+    assert GaussianNoise.speckled == GaussianNoise(sigma=(0.15, 0.2, 0.35, 0.45, 0.6), share=0.5, speckle=True)
 
 
 @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf"), (), (0.1, -0.1)], ids=str)

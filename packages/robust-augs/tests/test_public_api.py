@@ -6,7 +6,38 @@ import robust_augs
 
 
 def test_the_public_names_are_exactly_these():
-    assert set(robust_augs.__all__) == {"APRPair", "GaussianNoise", "__version__", "jensen_shannon"}
+    assert set(robust_augs.__all__) == {
+        "PRIME",
+        "APRPair",
+        "APRSingle",
+        "AdversarialNoise",
+        "AugMax",
+        "AugMix",
+        "AugmentedLoader",
+        "CrossStyle",
+        "DeepAugment",
+        "Diffeomorphism",
+        "GaussianNoise",
+        "InceptionInput",
+        "Noise2Net",
+        "NoiseGenerator",
+        "PatchGaussian",
+        "PatchOcclusion",
+        "Patchwise",
+        "PerImage",
+        "RandomColor",
+        "RandomFilter",
+        "RandomStyle",
+        "StyleBank",
+        "StyleTransfer",
+        "StylisedFolder",
+        "ThreeAugment",
+        "__version__",
+        "adain",
+        "jensen_shannon",
+        "recipes",
+        "stylise_folder",
+    }
     assert all(hasattr(robust_augs, name) for name in robust_augs.__all__)
 
 

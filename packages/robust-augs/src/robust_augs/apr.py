@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from robust_augs._images import as_float, check_images, check_share, like, uniform
+from robust_augs._levels import as_levels
+from robust_augs.chains import ChainDraws, apply_chains, check_chains, sample_chains
+from robust_augs.operations import OPERATIONS
 
 CHANNELS_AND_SPACE = (-3, -2, -1)
 
@@ -104,6 +107,120 @@ class APRPair:
 
 APRPair.cifar = APRPair(probability=0.6, per_batch=True)
 APRPair.imagenet = APRPair(probability=0.5, per_batch=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleDraws:
+    """What `APRSingle` draws.
+
+    Its two operations; which images are recombined, (N,) bool; and which of those take the amplitude of the second
+    view and the phase of the first, (N,) bool, instead of the reverse.
+    """
+
+    first: ChainDraws
+    second: ChainDraws
+    recombined: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class APRSingle:
+    """Give images the Fourier amplitudes of augmented views of themselves, or such a view their amplitudes (APR-S).
+
+    Chen et al., "Amplitude-Phase Recombination: Rethinking Robustness of Convolutional Neural Networks in Frequency
+    Domain", ICCV 2021, arXiv:2108.08487, section 3.2. A first random operation of AugMix changes the image. With
+    probability 1/2 that is all; otherwise a second operation makes a view of the result, and the amplitude of one of
+    the two, chosen at random, is combined with the phase of the other. APR-SP, the paper's best, is this on every
+    image and then `APRPair` on the batch. In the published recipe it stands after the random crop and before the flip.
+
+    Differs from the published code: that code writes the recombined image to 8 bits without clipping, so that levels
+    beyond the range wrap around, to black just above white; here they are clipped unless `wrap` is set.
+
+    Args:
+        severity: the largest strength of an operation, in [0.1, 10], as in `AugMix`.
+        wrap: cut off the fractions of recombined levels and take them modulo 256, as the published code does.
+        quantize: round to 8 bits after each operation as Pillow does, and so as published.
+
+    Attributes:
+        cifar: the published settings on CIFAR, without the wrapping: severity 3.
+        imagenet: the published settings on ImageNet, the same.
+
+    Raises:
+        ValueError: if `severity` is out of its range.
+
+    Examples:
+        >>> images = torch.rand(8, 3, 32, 32)
+        >>> APRSingle()(images, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 32, 32])
+    """
+
+    severity: float = 3.0
+    wrap: bool = False
+    quantize: bool = True
+
+    cifar: ClassVar["APRSingle"]
+    imagenet: ClassVar["APRSingle"]
+
+    def __post_init__(self) -> None:
+        check_chains(self.severity, width=1, depth=1)
+
+    def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Augment `images` (N, C, H, W), floats in [0, 1] or uint8; same shape, dtype and device come back.
+
+        Args:
+            images: the batch; it is not changed.
+            generator: where all draws come from; None takes torch's default generator of the images' device.
+
+        Raises:
+            TypeError: if `images` is not a tensor of floats or uint8.
+            ValueError: if `images` has another shape, or values that are not finite or outside [0, 1].
+        """
+        check_images(images)
+        return self.apply(images, self.sample(images.shape, generator, device=images.device))
+
+    def sample(
+        self, shape: torch.Size, generator: torch.Generator | None = None, *, device: torch.device | str = "cpu"
+    ) -> SingleDraws:
+        """Draw for a batch of `shape` (N, C, H, W)."""
+        first, second = (
+            sample_chains(
+                shape[0],
+                width=1,
+                depth=1,
+                severity=self.severity,
+                operations=len(OPERATIONS),
+                generator=generator,
+                device=device,
+            )
+            for _ in range(2)
+        )
+        recombined, backwards = (uniform(shape[0], generator, device).cpu() < 0.5 for _ in range(2))
+        return SingleDraws(first=first, second=second, recombined=recombined, backwards=backwards)
+
+    @torch.no_grad()
+    def apply(self, images: Tensor, draws: SingleDraws) -> Tensor:
+        """Augment `images` as drawn; a pure function of its arguments."""
+        levels = apply_chains(as_levels(images, quantize=self.quantize), draws.first, OPERATIONS)[:, 0]
+        floats = torch.promote_types(images.dtype, torch.float32)
+        result = levels.clone() if levels.dtype == images.dtype == torch.uint8 else like(images, levels.to(floats) / 255)
+        chosen = draws.recombined.nonzero().squeeze(1)
+        count = len(chosen)
+        if count == 0:
+            return result
+        once = levels.index_select(0, chosen.to(levels.device))
+        twice = apply_chains(once, draws.second[chosen], OPERATIONS)[:, 0]
+        spectra = torch.fft.rfftn(torch.cat([once, twice]).to(floats), dim=CHANNELS_AND_SPACE)
+        row, backwards = torch.arange(count), draws.backwards[chosen]
+        amplitude = spectra.index_select(0, (row + count * backwards).to(levels.device))
+        phase = spectra.index_select(0, (row + count * ~backwards).to(levels.device))
+        mixed = recombine(amplitude, phase, images.shape[1:])
+        mixed = mixed.trunc().remainder(256) if self.wrap else mixed.clamp(0, 255)
+        result[chosen.to(levels.device)] = like(images, mixed / 255)
+        return result
+
+
+APRSingle.cifar = APRSingle(severity=3.0)
+APRSingle.imagenet = APRSingle(severity=3.0)
 
 
 def recombine(amplitude: Tensor, phase: Tensor, shape: torch.Size) -> Tensor:

@@ -40,6 +40,7 @@ class GaussianNoise:
     Attributes:
         single: the published training with one sigma of 0.5.
         multiple: the published training with one of 0.08, 0.12, 0.18, 0.26 and 0.38 per image.
+        speckled: the published training with speckle noise of one of 0.15, 0.2, 0.35, 0.45 and 0.6 per image.
 
     Raises:
         TypeError: if `sigma` is neither a number nor a sequence of them.
@@ -58,6 +59,7 @@ class GaussianNoise:
 
     single: ClassVar["GaussianNoise"]
     multiple: ClassVar["GaussianNoise"]
+    speckled: ClassVar["GaussianNoise"]
 
     def __post_init__(self) -> None:
         check_share("share", self.share)
@@ -117,3 +119,4 @@ def _numbers(sigma: Any) -> float | tuple[float, ...]:
 
 GaussianNoise.single = GaussianNoise(sigma=0.5, share=0.5)
 GaussianNoise.multiple = GaussianNoise(sigma=(0.08, 0.12, 0.18, 0.26, 0.38), share=0.5)
+GaussianNoise.speckled = GaussianNoise(sigma=(0.15, 0.2, 0.35, 0.45, 0.6), share=0.5, speckle=True)
