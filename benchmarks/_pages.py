@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
-def arguments(description: str | None, rounds: int | None = None) -> argparse.Namespace:
-    """`--out`, `--quick` and, where something is repeated, `--rounds`."""
+def arguments(
+    description: str | None, rounds: int | None = None, batch: int | None = None, images: int | None = None
+) -> argparse.Namespace:
+    """`--out`, `--quick` and, where their number may be chosen, `--rounds`, `--batch` and `--images`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if rounds is not None:
         parser.add_argument("--rounds", type=int, default=rounds, help=f"interleaved repetitions (default {rounds})")
+    if batch is not None:
+        parser.add_argument("--batch", type=int, default=batch, help=f"images in a batch of ours (default {batch})")
+    if images is not None:
+        parser.add_argument("--images", type=int, default=images, help=f"images to look at (default {images})")
     parser.add_argument("--quick", action="store_true", help="hardly any steps: tries the script out, measures nothing")
     parser.add_argument("--out", type=Path, help="write the page here, and the numbers as .json beside it")
     return parser.parse_args()

@@ -7,7 +7,7 @@ from robust_models import Normalize
 from torch import nn
 from torchvision.models import squeezenet1_0
 
-FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "parity" / "squeezenet_imagenet"
+FOLDER = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "parity" / "squeezenet_imagenet"
 
 
 def build() -> nn.Module:
