@@ -202,7 +202,8 @@ class APRSingle:
         """Augment `images` as drawn; a pure function of its arguments."""
         levels = apply_chains(as_levels(images, quantize=self.quantize), draws.first, OPERATIONS)[:, 0]
         floats = torch.promote_types(images.dtype, torch.float32)
-        result = levels.clone() if levels.dtype == images.dtype == torch.uint8 else like(images, levels.to(floats) / 255)
+        bytes_stay = levels.dtype == images.dtype == torch.uint8
+        result = levels.clone() if bytes_stay else like(images, levels.to(floats) / 255)
         chosen = draws.recombined.nonzero().squeeze(1)
         count = len(chosen)
         if count == 0:

@@ -98,7 +98,7 @@ class Diffeomorphism:
     ) -> DiffeomorphismDraws:
         """Draw for a batch of `shape` (N, C, H, H).
 
-        The number of modes differs between images, so a host waits here for its device once, to group them by it.
+        The images are grouped by their numbers of modes, so the host waits here for a device that it draws on.
 
         Raises:
             ValueError: if the images are not square.

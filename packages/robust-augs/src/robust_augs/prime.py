@@ -59,9 +59,9 @@ class PRIME:
 
         (1 - m) * x + m * sum_i w_i * chain_i(x).
 
-    The published training on CIFAR adds 12 times `jensen_shannon` of the clean and two augmented views. On ImageNet
-    it does not: a pretrained ResNet-50 is trained for 100 epochs by Nesterov SGD, its learning rate going up to 0.01
-    per 256 images in the first tenth of a single cycle.
+    The published training on CIFAR adds 12 times `jensen_shannon` of the clean and two augmented views. On ImageNet a
+    pretrained ResNet-50 is trained for 100 epochs, as a rule without that term, by SGD with Nesterov momentum, its
+    learning rate going up to 0.01 per 256 images in the first tenth of a single cycle.
 
     Differs from the published code: everything is drawn per image, where that draws one field, cut, temperature and
     sigma per batch and step (depths and choices are per image in both); only the drawn primitive is computed; the
