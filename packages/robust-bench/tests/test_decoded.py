@@ -1,6 +1,8 @@
 """Decoders and resizers of ImageNet-S, and the benchmark over them."""
 
 import io
+import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from PIL import Image
 from robust_bench.answers import Answers
 from robust_bench.benchmarks import Options, entry, imagenet_s
 from robust_bench.datasets import decoders
+from robust_bench.datasets.colour_path import COLOUR_PATHS
 from robust_bench.datasets.decoded import Reading, read_encoded
 from robust_bench.datasets.labelled_folder import LabelledFolder
+from robust_bench.datasets.resizers import resize
 from robust_bench.warning import EvaluationWarning
 
 
@@ -41,19 +45,6 @@ def test_there_are_the_published_cells():
     assert len(decoders.CELLS) == len(set(decoders.CELLS)) == 33
 
 
-@pytest.mark.parametrize("resizer", decoders.RESIZERS)
-def test_resizers_are_those_of_the_libraries(pixels, resizer):
-    library, _, name = resizer.partition("-")
-    if library == "opencv":
-        cv2 = pytest.importorskip("cv2")
-        ways = {"nearest": 0, "bilinear": 1, "cubic": 2, "area": 3, "lanczos": 4}
-        expected = cv2.resize(pixels, (64, 64), interpolation=ways[name])
-    else:
-        ways = {"nearest": 0, "lanczos": 1, "bilinear": 2, "cubic": 3, "box": 4, "hamming": 5}
-        expected = np.array(Image.fromarray(pixels).resize((64, 64), ways[name]))
-    assert np.array_equal(decoders.resized(pixels, 64, resizer), expected)
-
-
 def test_a_file_is_resized_on_both_sides_and_cut(pixels, tmp_path):
     (tmp_path / "cat").mkdir()
     Image.fromarray(pixels).save(tmp_path / "cat" / "0.png")
@@ -74,57 +65,142 @@ def test_a_file_is_resized_on_both_sides_and_cut(pixels, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"), [({"decoder": "dali"}, "decoder"), ({"resizer": "x"}, "resizer"), ({"size": 0}, "size")]
+    ("changes", "word"),
+    [
+        ({"decoder": "dali"}, "unknown decoder"),
+        ({"resizer": "x"}, "unknown resizer"),
+        ({"colour": "x"}, "unknown colour"),
+        ({"by": "x"}, "'library' or by 'torch'"),
+        ({"size": 0}, "size"),
+    ],
 )
 def test_unknown_names_are_refused(changes, word):
     with pytest.raises(ValueError, match=word):
         Reading(**{"decoder": "pil", "resizer": "pil-box"} | changes)
 
 
-def test_the_score_is_mean_and_population_deviation_over_cells():
-    rights = {("pil", "pil-box"): [1, 1, 0, 1], ("opencv", "pil-box"): [1, 0, 0, 1]}
-    found = {
-        f"imagenet-s/{decoder}-{resizer}": (
-            Answers(
-                benchmark="imagenet-s",
-                settings={"kind": "decoding", "decoder": decoder, "resizer": resizer},
-                condition="",
-                ids=np.arange(4),
-                labels=np.zeros(4, dtype=np.int64),
-                predictions=np.zeros(4, dtype=np.int64),
-                confidences=np.ones(4, dtype=np.float32),
-                right=np.array(right, dtype=bool),
-            ),
+def test_settings_say_who_resized():
+    library = Reading(decoder="pil", resizer="opencv-area")
+    torch_ = Reading(decoder="pil", resizer="opencv-area", by="torch")
+    assert (library.settings["resized_by"], torch_.settings["resized_by"]) == ("OpenCV", "torch")
+    assert "opencv-area (computed by torch) to 256 x 256" in torch_.settings["steps"]
+    labels = [imagenet_s.Decoded(reading=reading).label for reading in (library, torch_)]
+    assert labels == ["pil, opencv-area", "pil, opencv-area (by torch)"]
+    settings = imagenet_s.Decoded(reading=torch_).settings
+    assert settings == {
+        "kind": "decoding", "decoder": "pil", "resizer": "opencv-area", "resized_by": "torch", "colour": "rgb",
+    }  # fmt: skip
+
+
+def test_torch_reads_what_the_libraries_read(pixels):
+    content = encoded(pixels, "PNG")
+    for resizer in decoders.RESIZERS:
+        if resizer.startswith("opencv"):
+            pytest.importorskip("cv2")
+        found, expected = (
+            Reading(decoder="pil", resizer=resizer, size=56, by=by).read(content).int() for by in ("torch", "library")
         )
-        for (decoder, resizer), right in rights.items()
-    }
+        assert found.shape == (3, 56, 56)
+        assert (found - expected).abs().max() <= (0 if resizer.startswith("pil") else 1)
+
+
+def test_colours_take_their_path_before_the_image_is_resized(pixels):
+    reading = Reading(decoder="pil", resizer="pil-box", size=56, colour="420-nearest")
+    path = COLOUR_PATHS["420-nearest"](torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    expected = resize(path, (64, 64), "pil-box")[0, :, 4:60, 4:60]
+    assert torch.equal(reading.read(encoded(pixels, "PNG")), expected)
+    assert "420-nearest" in reading.settings["steps"]
+    assert imagenet_s.Decoded(reading=reading).label == "pil, pil-box, 420-nearest"
+
+
+def answers(benchmark, right, **settings):
+    return Answers(
+        benchmark=benchmark,
+        settings={"kind": "decoding"} | settings,
+        condition="",
+        ids=np.arange(4),
+        labels=np.zeros(4, dtype=np.int64),
+        predictions=np.zeros(4, dtype=np.int64),
+        confidences=np.ones(4, dtype=np.float32),
+        right=np.array(right, dtype=bool),
+    )
+
+
+def test_the_score_is_mean_and_population_deviation_over_cells():
+    cell = {"resizer": "opencv-area", "colour": "rgb"}
+    first = answers("imagenet-s", [1, 1, 0, 1], decoder="pil", resized_by="torch", **cell)
+    second = answers("imagenet-s", [1, 0, 0, 1], decoder="opencv", resized_by="OpenCV", **cell)
+    found = {"imagenet-s/pil-opencv-area": (first,), "imagenet-s/opencv-opencv-area": (second,)}
     mean, deviation = imagenet_s.scores(found)
     assert (mean.metric, mean.value) == ("mean_accuracy", pytest.approx(0.625))
     assert (deviation.metric, deviation.value) == ("accuracy_deviation", pytest.approx(0.125))
-    assert mean.settings["cells"] == ["pil pil-box", "opencv pil-box"]
+    assert mean.settings["cells"] == ["pil opencv-area (by torch)", "opencv opencv-area"]
     assert mean.condition == "2 of 33 cells"
     assert mean.low <= mean.value <= mean.high
     assert list(imagenet_s.scores({})) == []
 
 
-def test_missing_packages_are_told(monkeypatch):
-    monkeypatch.setattr(decoders.importlib.util, "find_spec", lambda _: None)
+def test_colours_have_a_score_of_their_own():
+    cell = {"decoder": "pil", "resizer": "pil-bilinear", "resized_by": "Pillow"}
+    plain = answers("imagenet-s", [1, 1, 1, 1], colour="rgb", **cell)
+    shifted = answers("imagenet-s:colour", [0, 0, 0, 1], colour="601-read-as-709", **cell)
+    kept = answers("imagenet-s:colour", [0, 1, 1, 1], colour="601-full", **cell)
+    found = {
+        "imagenet-s/pil-pil-bilinear": (plain,),
+        "imagenet-s:colour/601-read-as-709": (shifted,),
+        "imagenet-s:colour/601-full": (kept,),
+    }
+    mean, _ = imagenet_s.scores(found)
+    assert (mean.value, mean.settings["cells"]) == (1.0, ["pil pil-bilinear"])
+    mean, deviation = imagenet_s.colour_scores(found)
+    assert (mean.benchmark, mean.value, deviation.value) == ("imagenet-s:colour", 0.5, 0.25)
+    assert (mean.condition, mean.settings["cells"]) == ("2 of 11 cells", ["601-read-as-709", "601-full"])
+
+
+def test_only_decoders_can_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     assert decoders.missing() == ("cv2", "av")
-    assert decoders.available_cells() == tuple(("pil", name) for name in decoders.RESIZERS if name.startswith("pil"))
+    assert decoders.available_cells() == tuple(("pil", name) for name in decoders.RESIZERS)
+    with pytest.raises(ModuleNotFoundError, match=r"cv2.*robust-bench\[system\]"):
+        decoders.opencv(b"")
+
+
+@pytest.fixture(scope="module")
+def real_files(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    with zipfile.ZipFile(shared / "imagenet_sample" / "imagenet_sample.zip") as archive:
+        archive.extractall(folder)
+    return folder
 
 
 @pytest.mark.shared_data
-def test_the_benchmark_on_real_files(shared, tmp_path, monkeypatch):
-    import zipfile
-
-    with zipfile.ZipFile(shared / "imagenet_sample" / "imagenet_sample.zip") as archive:
-        archive.extractall(tmp_path)
-    monkeypatch.setattr(imagenet_s, "missing", lambda: ("cv2",))
-    with pytest.warns(EvaluationWarning, match="cv2"):
-        benchmark = entry("imagenet-s").build(Options(data=tmp_path))
+def test_the_benchmark_on_real_files(real_files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.warns(EvaluationWarning, match="11 of the 33 cells .*cv2"):
+        benchmark = entry("imagenet-s").build(Options(data=real_files))
+    assert len(benchmark.parts) == 22
     assert [part.name for part in benchmark.parts[:2]] == ["imagenet-s/pil-pil-nearest", "imagenet-s/pil-pil-box"]
     image, label = benchmark.parts[2].data[7]
     assert (image.shape, label) == ((3, 224, 224), 7)
-    clean = entry("imagenet-val").build(Options(data=tmp_path)).parts[0].data[7][0]
+    assert benchmark.parts[2].conditions[0].settings["resized_by"] == "Pillow"
+    by_torch = benchmark.parts[8]
+    assert by_torch.name == "imagenet-s/pil-opencv-area"
+    assert by_torch.settings["preprocessing"]["resized_by"] == "torch"
+    assert by_torch.data[7][0].shape == (3, 224, 224)
+    clean = entry("imagenet-val").build(Options(data=real_files)).parts[0].data[7][0]
     assert clean.shape == image.shape
     assert not torch.equal(clean, image)
+
+
+@pytest.mark.shared_data
+def test_the_colours_on_real_files(real_files):
+    benchmark = entry("imagenet-s:colour").build(Options(data=real_files))
+    assert [part.name.partition("/")[2] for part in benchmark.parts] == list(COLOUR_PATHS)
+    images = {part.name.partition("/")[2]: part.data[7][0] for part in benchmark.parts}
+    published = Reading(decoder="pil", resizer="pil-bilinear")
+    file = benchmark.parts[0].data.listing.file(7)
+    assert torch.equal(images["rgb"], read_encoded(file, name="", transform=published.read))
+    for name, image in images.items():
+        difference = float((image - images["rgb"]).abs().mean()) * 255
+        assert difference == 0 if name == "rgb" else 0 < difference < (1 if name.startswith(("601-f", "709-f")) else 20)

@@ -15,7 +15,7 @@ def test_the_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {}
     for block in blocks:
         exec(compile(block, README.name, "exec"), names)
@@ -25,3 +25,4 @@ def test_the_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert "PGD-20 × 3, Linf 0.15" in capsys.readouterr().out
     assert names["mean_corruption_error"](names["errors"]) == pytest.approx(0.5)
     assert names["corrupted"].shape == names["images_uint8"].shape
+    assert names["frame"].shape == (4, 3, 224, 224)

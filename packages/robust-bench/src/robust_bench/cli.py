@@ -17,6 +17,7 @@ from robust_bench._distribution import DISTRIBUTION, __version__
 from robust_bench.card import card
 from robust_bench.compare import compare
 from robust_bench.copies import ABOUT
+from robust_bench.corrupt import Corrupt
 from robust_bench.evaluate import Interrupted
 from robust_bench.export import write_comparison, write_table
 from robust_bench.files import write_durably
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _show(merge(given.merge.run))
                     for file in result_files(given.merge.run):
                         print_path("result", file)
+                case "corrupt":
+                    _corrupt(Corrupt(**_settings(_built(parser, given).corrupt)))
                 case "perturb":
                     _perturb(Perturb(**_settings(_built(parser, given).perturb)))
                 case "compare":
@@ -133,6 +136,11 @@ def _parser() -> ArgumentParser:
     merging = ArgumentParser(allow_abbrev=False, description="Put the parts of separate jobs together.")
     merging.add_argument("run", type=Path, help="the run folder, --out of the jobs")
     commands.add_subcommand("merge", merging, help="put the parts of `run --shard i/n` together")
+    corrupting = ArgumentParser(allow_abbrev=False, description="Write a corrupted copy, as ImageNet-C is.")
+    corrupting.add_argument("--config", action="config", help="a YAML file with any of these settings")
+    corrupting.add_argument("dir", type=Path, help="the images, <class>/<image>")
+    corrupting.add_class_arguments(Corrupt, skip={"dir"})
+    commands.add_subcommand("corrupt", corrupting, help="write a corrupted copy of a folder of images")
     perturbing = ArgumentParser(allow_abbrev=False, description="Write an adversarial copy of a folder of images.")
     perturbing.add_argument("--config", action="config", help="a YAML file with any of these settings")
     perturbing.add_argument("dir", type=Path, help="the images, <class>/<image>")
@@ -174,6 +182,16 @@ def _list(given: Namespace) -> None:
 
 def _print(shown: RenderableType) -> None:
     sys.stdout.write(render(shown, width=max(100, Console().width)) + "\n")
+
+
+def _corrupt(corrupt: Corrupt) -> None:
+    complete = corrupt()
+    if not _first():
+        return
+    if complete:
+        print_path("copy", corrupt.out)
+    else:
+        sys.stdout.write(f"part {corrupt.shard} is done: the last of the jobs finishes the copy\n")
 
 
 def _perturb(perturb: Perturb) -> None:

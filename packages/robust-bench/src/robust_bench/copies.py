@@ -47,8 +47,13 @@ def stored_size(folder: Path) -> int | None:
         raise ValueError(f"{file} is damaged ({error}): make the copy again") from error
 
 
-def check_place(source: Path, out: Path) -> None:
+def check_place(source: Path, out: Path, kept: str = KEPT) -> None:
     """Make sure that a copy of `source` may be written to `out`.
+
+    Args:
+        source: folder of the images.
+        out: folder of the copy.
+        kept: the hidden folder by which a copy that was begun is recognised.
 
     Raises:
         ValueError: if one lies in the other, or `out` holds files that are no copy.
@@ -58,11 +63,11 @@ def check_place(source: Path, out: Path) -> None:
         raise ValueError(
             f"the copy cannot be written to {out}, since one of it and {source} holds the other: choose another --out"
         )
-    if out.is_dir() and not (out / KEPT).is_dir() and (others := sorted(entry.name for entry in out.iterdir())):
+    if out.is_dir() and not (out / kept).is_dir() and (others := sorted(entry.name for entry in out.iterdir())):
         raise ValueError(f"{out} holds other files, such as {others[0]}: choose a new or an empty folder for --out")
 
 
-def copied_names(names: Iterable[str], form: Format) -> list[str]:
+def copied_names(names: Iterable[str], ending: str) -> list[str]:
     """Name the copies of image files `<class>/<image>`: the same with another ending.
 
     Raises:
@@ -74,7 +79,7 @@ def copied_names(names: Iterable[str], form: Format) -> list[str]:
     """
     taken: dict[str, str] = {}
     for name in names:
-        copy = PurePosixPath(name).with_suffix(f".{form}").as_posix()
+        copy = PurePosixPath(name).with_suffix(f".{ending}").as_posix()
         if copy in taken:
             raise ValueError(f"the copies of {taken[copy]} and {name} would both be {copy}: rename one of the images")
         taken[copy] = name

@@ -28,6 +28,11 @@ class Bar:
     progress: Progress | None
     task: TaskID
 
+    def move(self, count: int) -> None:
+        """Move by `count` images."""
+        if self.progress is not None:
+            self.progress.update(self.task, advance=count)
+
     def advance(self, count: int, label: str, correct: int, seen: int) -> None:
         """Move by `count` images and show that `correct` of `seen` were right under the condition `label`."""
         if self.progress is not None:

@@ -87,6 +87,16 @@ class Shards:
                 "Choose another folder to begin anew, or give the settings of the first run to go on"
             )
 
+    def begin(self) -> None:
+        """Make the folder the place of this evaluation.
+
+        Raises:
+            ValueError: if it belongs to another one, which another process may have begun meanwhile.
+        """
+        if not (self.folder / FINGERPRINT).exists() and not self.finished():
+            create_durably(self.folder / FINGERPRINT, json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n")
+        self.check()
+
     def records(self) -> Iterator[Seen]:
         """Every image of the finished shards, in order.
 
@@ -143,9 +153,7 @@ class Shards:
             ValueError: if the folder belongs to another evaluation, which another process may have begun meanwhile, or
                 these are not the images of the shard.
         """
-        if not (self.folder / FINGERPRINT).exists() and not self.finished():
-            create_durably(self.folder / FINGERPRINT, json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n")
-        self.check()
+        self.begin()
         damaged = damaged or {}
         if sorted((*ids, *damaged)) != list(self.ids(shard)):
             raise ValueError(f"shard {shard} has the images {self.ids(shard)}, got {len(ids)} others")

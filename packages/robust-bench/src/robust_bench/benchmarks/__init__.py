@@ -18,6 +18,7 @@ from robust_bench.benchmarks import (
     cifar_p,
     digits,
     folder,
+    generated_sequences,
     human,
     imagenet,
     imagenet_attacks,
@@ -65,6 +66,7 @@ _MODULES = (
     cifar_attacks,
     cifar_c,
     cifar_p,
+    generated_sequences,
     human,
     adversarial,
 )

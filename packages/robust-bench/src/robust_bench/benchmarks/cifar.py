@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from robust_bench.benchmarks.data_settings import data_settings
 from robust_bench.benchmarks.entry import Entry, Options
@@ -20,7 +20,14 @@ Classes = Literal[10, 100]
 
 
 def array_part(
-    name: str, benchmark: str, classes: Classes, data: Arrays, path: Path, *, condition: Condition | None = None
+    name: str,
+    benchmark: str,
+    classes: Classes,
+    data: Arrays,
+    path: Path,
+    *,
+    condition: Condition | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> Part:
     """Make the part of images, or sequences, of CIFAR's size.
 
@@ -31,6 +38,7 @@ def array_part(
         data: the images.
         path: where they lie.
         condition: what was done to them; None means that they are clean.
+        made: how the files were made, see `robust_bench.corrupt_report.generated`.
     """
     return Part(
         name=name,
@@ -45,6 +53,7 @@ def array_part(
             images_expected=IMAGES,
             treatment=data.preprocess,
             answer=f"among all {classes} classes",
+            **(made or {}),
         ),
     )
 

@@ -8,6 +8,7 @@ from robust_bench.benchmarks.corruption_scores import CORRUPTIONS, EXTRA_CORRUPT
 from robust_bench.benchmarks.entry import Entry, Options
 from robust_bench.benchmarks.opening import opening
 from robust_bench.conditions.stored import Stored
+from robust_bench.corrupt_report import generated
 from robust_bench.datasets.arrays import Arrays
 from robust_bench.datasets.cifar import SIDE
 from robust_bench.part import Benchmark
@@ -23,18 +24,19 @@ def _entry(classes: Classes, record: str) -> Entry:
         treatment = cifar_as_stored(options)
         parts = []
         with opening(entry, options) as root:
+            extra = (name for name in EXTRA_CORRUPTIONS if (root / f"{name}.npy").is_file())
+            corruptions = (*CORRUPTIONS, *extra)
+            made = generated(root, [(name, severity) for name in corruptions for severity in SEVERITIES])
             labels = array_labels(root / "labels.npy", classes, ROWS)
-            for corruption in (*CORRUPTIONS, *EXTRA_CORRUPTIONS):
+            for corruption in corruptions:
                 file = root / f"{corruption}.npy"
-                if corruption in EXTRA_CORRUPTIONS and not file.is_file():
-                    continue
                 check_shape(file, (ROWS, SIDE, SIDE, 3))
                 for severity in SEVERITIES:
                     rows = range((severity - 1) * IMAGES, severity * IMAGES)
                     data = Arrays(file, labels[rows.start : rows.stop], rows=rows, preprocess=treatment)
                     condition = Stored(corruption=corruption, severity=severity)
                     part = f"{name}/{corruption}-{severity}"
-                    parts.append(array_part(part, name, classes, data, root, condition=condition))
+                    parts.append(array_part(part, name, classes, data, root, condition=condition, made=made))
         return Benchmark(name=name, parts=tuple(parts), scores=entry.scores)
 
     entry = Entry(
@@ -46,7 +48,7 @@ def _entry(classes: Classes, record: str) -> Entry:
         layout=(
             f"Expected DIR/{name.upper()}/<corruption>.npy, 15 files of uint8 (50000, 32, 32, 3), severities 1 to 5 "
             "one after another, and labels.npy; speckle_noise, gaussian_blur, spatter, saturate may be missing. The "
-            f"archive is at https://zenodo.org/record/{record}"
+            f"archive is at https://zenodo.org/record/{record}; `robust-bench corrupt` makes such files"
         ),
         folders=(name.upper(), name),
         fits=lambda path: _fits(path, classes),

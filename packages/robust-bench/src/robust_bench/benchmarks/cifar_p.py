@@ -17,26 +17,16 @@ from robust_bench.benchmarks.entry import Entry, Options, is_there, locate
 from robust_bench.benchmarks.flip_scores import flip_scores, mean_flip_probability
 from robust_bench.benchmarks.opening import opening
 from robust_bench.conditions.flips import Flips, is_noise
+from robust_bench.corruptions.sequences import PRESETS
 from robust_bench.datasets.arrays import Arrays
 from robust_bench.datasets.cifar import FOLDERS, SIDE, cifar
 from robust_bench.part import Benchmark
 
-PERTURBATIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "motion_blur",
-    "zoom_blur",
-    "spatter",
-    "brightness",
-    "translate",
-    "rotate",
-    "tilt",
-    "scale",
-)
+PERTURBATIONS = PRESETS["cifar"].reported
 """The ten of the published evaluation (hendrycks/robustness, `ImageNet-P/cifar-p-eval.py`), which has spatter where
 ImageNet-P has snow."""
 
-EXTRA_PERTURBATIONS = ("speckle_noise", "gaussian_blur", "snow", "shear")
+EXTRA_PERTURBATIONS = PRESETS["cifar"].validation
 """Four more, which are not part of the mean."""
 
 

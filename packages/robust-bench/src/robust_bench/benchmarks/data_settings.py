@@ -1,5 +1,6 @@
 """What a result says of files, and how files of a fixed size are treated."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def data_settings(
     treatment: Treatment,
     answer: str,
     images_expected: int | None = None,
-    **more: str | int,
+    **more: str | int | Mapping[str, Any],
 ) -> dict[str, Any]:
     """Describe a data set of files for the result.
 

@@ -80,13 +80,18 @@ def _score(
     yield score_row(
         benchmark=one.benchmark,
         condition=name if difficulty == 1 else f"{name}, difficulty {difficulty}",
-        settings={"difficulty": difficulty} | ({} if others else {"perturbation": first}),
+        settings={"difficulty": difficulty} | _made(one) | ({} if others else {"perturbation": first}),
         metric=metric,
         value=found.value,
         count=count,
         unit=unit,
         interval=found,
     )
+
+
+def _made(answers: Answers) -> dict[str, Any]:
+    """How the frames were made, where they come out of no files."""
+    return {name: answers.settings[name] for name in ("source", "preset", "seed") if name in answers.settings}
 
 
 def _values(answers: Mapping[str, Answers], column: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from robust_bench.benchmarks.corruption_scores import (
     CORRUPTIONS,
@@ -16,6 +17,7 @@ from robust_bench.benchmarks.entry import Entry, Options, is_there
 from robust_bench.benchmarks.imagenet import VALIDATION, validation
 from robust_bench.benchmarks.opening import opening
 from robust_bench.conditions.stored import Stored
+from robust_bench.corrupt_report import generated
 from robust_bench.datasets.imagenet_classes import IMAGENET
 from robust_bench.datasets.labelled_folder import LabelledFolder
 from robust_bench.datasets.listing import subfolders
@@ -53,6 +55,7 @@ def _parts(
     found: Iterable[tuple[Stored, Path]],
     labels: Mapping[str, int],
     treatment: AsStored,
+    made: Mapping[str, Any],
     *,
     dataset: str,
     images: int,
@@ -64,6 +67,7 @@ def _parts(
         images_expected=images,
         treatment=treatment,
         answer=f"among all {len(labels)} classes",
+        **made,
     )
     for condition, cell in found:
         yield Part(
@@ -80,8 +84,9 @@ def _imagenet_c(options: Options) -> Benchmark:
     with opening(IMAGENET_C, options) as root:
         found = list(cells(root))
         labels = {cell: IMAGENET.labels(cell) for _, cell in found}[found[0][1]]
+        made = _made(root, found)
     clean = (validation(options),) if is_there(VALIDATION, options.data) else ()
-    parts = _parts(IMAGENET_C, root, found, labels, as_stored(options), dataset="ImageNet-C", images=50_000)
+    parts = _parts(IMAGENET_C, root, found, labels, as_stored(options), made, dataset="ImageNet-C", images=50_000)
     return Benchmark(name=IMAGENET_C.name, parts=(*clean, *parts), scores=IMAGENET_C.scores)
 
 
@@ -91,10 +96,15 @@ def _tiny_imagenet_c(options: Options) -> Benchmark:
         classes = subfolders(found[0][1])
         for _, cell in found:
             _check_classes(cell, classes)
+        made = _made(root, found)
     labels = {wnid: label for label, wnid in enumerate(classes)}
     treatment = AsStored(stored=64, size=options.size)
-    parts = _parts(TINY_IMAGENET_C, root, found, labels, treatment, dataset="Tiny ImageNet-C", images=10_000)
+    parts = _parts(TINY_IMAGENET_C, root, found, labels, treatment, made, dataset="Tiny ImageNet-C", images=10_000)
     return Benchmark(name=TINY_IMAGENET_C.name, parts=tuple(parts), scores=TINY_IMAGENET_C.scores)
+
+
+def _made(root: Path, found: Iterable[tuple[Stored, Path]]) -> dict[str, Any]:
+    return generated(root, [(condition.corruption, condition.severity) for condition, _ in found])
 
 
 def _check_classes(cell: Path, classes: Sequence[str]) -> None:
@@ -130,7 +140,7 @@ IMAGENET_C = Entry(
     scores=partial(corruption_scores, benchmark="imagenet-c", clean="imagenet-val"),
     layout=(
         f"Expected DIR/imagenet-c/{_CELLS}, 224 x 224 pixels. {_GROUPED}. Relative mCE needs DIR/imagenet-val beside "
-        "it. The archives are at https://zenodo.org/record/2235448"
+        "it. The archives are at https://zenodo.org/record/2235448; `robust-bench corrupt` makes such files"
     ),
     folders=("imagenet-c", "ImageNet-C"),
     fits=partial(_fits, classes=1000),
@@ -143,7 +153,8 @@ TINY_IMAGENET_C = Entry(
     scores=partial(error_scores, benchmark="tiny-imagenet-c"),
     layout=(
         f"Expected DIR/tiny-imagenet-c/{_CELLS}, 64 x 64 pixels, 200 class folders, whose sorted order is that of the "
-        f"model's classes. {_GROUPED}. The archive is at https://zenodo.org/record/2536630"
+        f"model's classes. {_GROUPED}. The archive is at https://zenodo.org/record/2536630; `robust-bench "
+        "corrupt` makes such files"
     ),
     folders=("tiny-imagenet-c", "Tiny-ImageNet-C"),
     fits=partial(_fits, classes=_TINY),

@@ -8,16 +8,17 @@ from robust_bench.benchmarks.entry import Entry, Options
 from robust_bench.benchmarks.flip_scores import flip_scores, mean_flip_probability
 from robust_bench.benchmarks.opening import opening
 from robust_bench.conditions.flips import Flips, is_noise
+from robust_bench.corruptions.sequences import SEQUENCES, VALIDATION_SEQUENCES
 from robust_bench.datasets.imagenet_classes import IMAGENET
 from robust_bench.datasets.video import Videos, pyav
-from robust_bench.metrics import ALEXNET_FLIP_PROBABILITIES, mean_flip_rate
+from robust_bench.metrics import mean_flip_rate
 from robust_bench.part import Benchmark, Part
 from robust_bench.preprocess import AsStored
 
-PERTURBATIONS = tuple(ALEXNET_FLIP_PROBABILITIES)
+PERTURBATIONS = SEQUENCES
 """The ten that the mean flip rate is over, in the published order."""
 
-EXTRA_PERTURBATIONS = ("speckle_noise", "gaussian_blur", "spatter", "shear")
+EXTRA_PERTURBATIONS = VALIDATION_SEQUENCES
 """Four more, for choosing hyper-parameters: they are not part of the mean."""
 
 GROUPS = ("", "noise", "blur", "weather", "digital", "validation", "extra")

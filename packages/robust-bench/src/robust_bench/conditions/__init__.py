@@ -8,7 +8,9 @@ from robust_bench.conditions.condition import Condition as Condition
 from robust_bench.conditions.condition import Measuring as Measuring
 from robust_bench.conditions.corrupted import Corrupted as Corrupted
 from robust_bench.conditions.flips import Flips as Flips
+from robust_bench.conditions.flips import Generated as Generated
 from robust_bench.conditions.occluded import Occluded as Occluded
+from robust_bench.conditions.perturbed import Perturbed as Perturbed
 from robust_bench.conditions.repeated import Repeated as Repeated
 from robust_bench.conditions.semantic import Semantic as Semantic
 from robust_bench.conditions.settings import identity as identity
@@ -24,8 +26,10 @@ __all__ = [
     "Condition",
     "Corrupted",
     "Flips",
+    "Generated",
     "Measuring",
     "Occluded",
+    "Perturbed",
     "Repeated",
     "Semantic",
     "Stored",

@@ -8,6 +8,7 @@ from robust_attacks import ImageRandom
 from torch import Tensor
 
 from robust_bench._checks import Model, check_logits
+from robust_bench.corruptions.sequences.table import preset_of
 from robust_bench.metrics import sequence_flips, sequence_top5_distances, sequence_zipf_distances, top5_classes
 from robust_bench.records import Records
 
@@ -32,6 +33,35 @@ def is_noise(perturbation: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Generated:
+    """How frames were made that come out of no files.
+
+    Args:
+        preset: whose constants, "imagenet" or "cifar".
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: for another preset.
+    """
+
+    preset: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        preset_of(self.preset)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Give both, that the frames were made here, and what the published ones are."""
+        return {
+            "source": "generated",
+            "preset": self.preset,
+            "seed": self.seed,
+            "published": preset_of(self.preset).published,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flips:
     """Look at every frame of a sequence, and compare frames as ImageNet-P does.
 
@@ -43,6 +73,7 @@ class Flips:
             otherwise with the one `difficulty` before it.
         difficulty: 1 in papers; of a noise it tells which files these are.
         perturbation: its name, e.g. "tilt".
+        generated: how the frames were made, where they come out of no files.
 
     Raises:
         ValueError: if `difficulty` is not at least 1.
@@ -51,6 +82,7 @@ class Flips:
     noise: bool
     difficulty: int = 1
     perturbation: str = "sequence"
+    generated: Generated | None = None
     only_right: ClassVar[bool] = False
     dimensions: ClassVar[int] = 5
 
@@ -71,6 +103,7 @@ class Flips:
             "perturbation": self.perturbation,
             "noise": self.noise,
             "difficulty": self.difficulty,
+            **({} if self.generated is None else self.generated.settings),
         }
 
     def change(self, _model: Model, images: Tensor, _labels: Tensor, _random: ImageRandom, /) -> Tensor:
@@ -86,7 +119,18 @@ class Flips:
         with torch.no_grad():
             frames, count = images.flatten(0, 1), images.shape[1]
             found = check_logits(model(frames), frames, labels.repeat_interleave(count))
-        logits = found.float().view(len(images), count, found.shape[1])
+        return self.records(found.float().view(len(images), count, found.shape[1]), labels)
+
+    def records(self, logits: Tensor, labels: Tensor) -> Records:
+        """Compare the frames of sequences by what a model says of them.
+
+        Args:
+            logits: float32 (N, T, K).
+            labels: (N,).
+
+        Raises:
+            ValueError: if there are too few frames to compare, or fewer than 5 classes.
+        """
         top = top5_classes(logits)
         predictions = top[:, 0, 0]
         return Records(

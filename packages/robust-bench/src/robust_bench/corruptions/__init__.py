@@ -5,6 +5,7 @@
 """
 
 from robust_bench.corruptions.checks import SizeWarning as SizeWarning
+from robust_bench.corruptions.contact_sheet import contact_sheet as contact_sheet
 from robust_bench.corruptions.corrupt import apply as apply
 from robust_bench.corruptions.corrupt import corrupt as corrupt
 from robust_bench.corruptions.corrupt import sample as sample
@@ -29,6 +30,7 @@ __all__ = [
     "SizeWarning",
     "apply",
     "available",
+    "contact_sheet",
     "corrupt",
     "preset_for",
     "sample",

@@ -1,4 +1,4 @@
-"""Gaussian smoothing along rows and columns as products with banded matrices.
+"""Products with banded matrices along rows and columns, and Gaussian smoothing by them.
 
 On a CPU a product with the whole matrix is faster than a convolution of single channels; a narrow band is cut into
 blocks of rows, so that most of the zeros are left out. Every image is a product of its own, so that it does not matter
@@ -41,7 +41,7 @@ def gaussian(images: Tensor, sigmas: tuple[float, float], truncate: float, borde
     out = images.reshape(-1, height, width)
     for axis, (length, sigma) in enumerate(zip((height, width), sigmas, strict=True)):
         if sigma > 0:
-            out = _product(_band(length, sigma, truncate, border, out.dtype, out.device), out, axis)
+            out = product(_band(length, sigma, truncate, border, out.dtype, out.device), out, axis)
     return out.view(images.shape)
 
 
@@ -49,8 +49,14 @@ Block = tuple[slice, slice, Tensor]
 """Rows of a matrix, the columns where they are not zero, and what stands there."""
 
 
-def _product(band: tuple[Block, ...], images: Tensor, axis: int) -> Tensor:
-    count, out = len(images), torch.empty_like(images)
+def product(band: tuple[Block, ...], images: Tensor, axis: int) -> Tensor:
+    """Multiply images (N, H, W) with a matrix of blocks from the left (axis 0) or, transposed, from the right (axis 1).
+
+    The axis gets as many rows or columns as the matrix has rows.
+    """
+    count, size = len(images), list(images.shape)
+    size[1 + axis] = band[-1][0].stop
+    out = images.new_empty(size)
     for rows, columns, weights in band:
         if axis == 0:
             out[:, rows] = torch.bmm(weights.expand(count, -1, -1), images[:, columns])

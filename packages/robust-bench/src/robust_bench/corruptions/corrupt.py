@@ -92,7 +92,7 @@ def corrupt(
     def change(chunk: Tensor, level: int, chosen: slice | Tensor) -> Tensor:
         constant = constant_of(name, level, preset, variant)
         draws = _draw(corruption, level, constant, keys, chosen, chunk.shape)
-        return _apply_levels(corruption, chunk, constant, draws, precision)
+        return apply_to_levels(corruption, chunk, constant, draws, precision)
 
     out = _by_chunks(images, one_per_image(severity, len(images)), corruption.one_by_one, change)
     return store_as_jpeg85(out) if store_jpeg85 else out
@@ -178,7 +178,7 @@ def apply(
     def change(chunk: Tensor, level: int, chosen: slice | Tensor) -> Tensor:
         constant = constant_of(name, level, preset, variant)
         if chunk.dtype == torch.uint8:
-            return _apply_levels(corruption, chunk, constant, draws[chosen], precision)
+            return apply_to_levels(corruption, chunk, constant, draws[chosen], precision)
         wide = chunk.to(torch.promote_types(chunk.dtype, torch.float32))
         return corruption.apply(wide, constant, draws[chosen]).clamp_(0.0, 1.0)
 
@@ -208,13 +208,20 @@ def _draw(
     return Draws(count=count, fields=fields)
 
 
-def _apply_levels(
+def apply_to_levels(
     corruption: Corruption, levels: Tensor, constant: object, draws: Draws, precision: Precision
 ) -> Tensor:
+    """Corrupt contiguous uint8 images by a corruption's own operation; nothing is checked."""
     if corruption.apply_levels is not None:
         return corruption.apply_levels(levels, constant, draws)
     dtype = torch.float32 if precision == "float32" else torch.float64
     return truncate(corruption.apply(unit(levels, dtype), constant, draws))
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many images of this size stay in the cache together."""
+    values = _CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
+    return max(1, values // math.prod(images.shape[1:]))
 
 
 def _by_chunks(
@@ -238,8 +245,7 @@ def _chunks(severities: Tensor, images: Tensor, whole: bool) -> Iterator[tuple[i
 
     With `whole` they are as large as can be.
     """
-    values = _CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
-    size = max(1, len(images) if whole else values // math.prod(images.shape[1:]))
+    size = max(1, len(images)) if whole else images_at_once(images)
     if len(severities) and bool((severities == severities[0]).all()):
         for start in range(0, len(severities), size):
             yield int(severities[0]), slice(start, start + size)

@@ -36,13 +36,21 @@ def snow(images: Tensor, constant: Constant, draws: Draws) -> Tensor:
             flake, radius and sigma of the motion blur, share of the image that is not whitened.
         draws: "normal" (N, H, W) and "angle" (N,) in degrees.
     """
-    radius, sigma, share = constant[4:]
+    return blown(images, fallen(images, constant, draws), draws.field("angle", (len(images),)), constant)
+
+
+def fallen(images: Tensor, constant: Constant, draws: Draws) -> Tensor:
+    """Make the layer of flakes that no wind has blown yet, (N, 1, H, W) in whole grey levels 0..255."""
     height, width = images.shape[2:]
     flakes = _flakes(images, constant, draws)
     top, left = (flakes.shape[2] - height) // 2, (flakes.shape[3] - width) // 2
-    flakes = flakes[:, :, top : top + height, left : left + width].floor()
-    blown = motion_blur(flakes, draws.field("angle", (len(images),)), radius, sigma)
-    return _cover(images, blown.add_(_KEEP).floor_(), share)
+    return flakes[:, :, top : top + height, left : left + width].floor()
+
+
+def blown(images: Tensor, flakes: Tensor, angles: Tensor, constant: Constant) -> Tensor:
+    """Let the wind blow a layer of flakes in a direction per image, (N,) in degrees, and put it on the images."""
+    radius, sigma, share = constant[4:]
+    return _cover(images, motion_blur(flakes, angles, radius, sigma).add_(_KEEP).floor_(), share)
 
 
 def snow_without_truncation(images: Tensor, constant: Constant, draws: Draws) -> Tensor:
@@ -50,8 +58,8 @@ def snow_without_truncation(images: Tensor, constant: Constant, draws: Draws) ->
     radius, sigma, share = constant[4:]
     height, width = images.shape[2:]
     flakes = _flakes(images, constant, draws)
-    blown = motion_blur(flakes, draws.field("angle", (len(images),)), radius, sigma)
-    return _cover(images, blown[:, :, :height, :width].round(), share)
+    layer = motion_blur(flakes, draws.field("angle", (len(images),)), radius, sigma)
+    return _cover(images, layer[:, :, :height, :width].round(), share)
 
 
 def _flakes(images: Tensor, constant: Constant, draws: Draws) -> Tensor:

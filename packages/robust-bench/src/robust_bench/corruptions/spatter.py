@@ -45,15 +45,25 @@ def spatter(images: Tensor, constant: Constant, draws: Draws) -> Tensor:
     mean, deviation, sigma, threshold, last, is_mud = constant
     count, channels, height, width = images.shape
     normal = draws.field("normal", (count, height, width))
-    layer = gaussian(normal.cpu().double().mul(deviation).add_(mean), (sigma, sigma), _TRUNCATE, replicate)
-    colour = images.new_tensor(_MUD if is_mud else _WATER)[:channels, None, None] / 255.0
-    if is_mud:
-        thickness = gaussian((layer > threshold).double(), (last, last), _TRUNCATE, replicate)
-        thickness = torch.threshold_(thickness, _LEAST_MUD, 0.0)
-        return images.lerp(colour, thickness[:, None].to(images))
-    levels = torch.threshold_(layer, threshold, 0.0).mul_(255.0).to(torch.uint8)
-    shine = torch.from_numpy(_shine(levels.numpy())).to(images)
-    return images.addcmul(shine[:, None], colour, value=last)
+    layer = liquid(normal, mean, deviation, sigma)
+    if not is_mud:
+        return watered(images, torch.threshold_(layer, threshold, 0.0), last)
+    colour = images.new_tensor(_MUD)[:channels, None, None] / 255.0
+    thickness = gaussian((layer > threshold).double(), (last, last), _TRUNCATE, replicate)
+    thickness = torch.threshold_(thickness, _LEAST_MUD, 0.0)
+    return images.lerp(colour, thickness[:, None].to(images))
+
+
+def liquid(normal: Tensor, mean: float, deviation: float, sigma: float) -> Tensor:
+    """Smooth standard normal numbers (N, H, W) into how thick a liquid is; float64, on the CPU."""
+    return gaussian(normal.cpu().double().mul(deviation).add_(mean), (sigma, sigma), _TRUNCATE, replicate)
+
+
+def watered(images: Tensor, layer: Tensor, strength: float) -> Tensor:
+    """Add water of a given thickness, float64 (N, H, W) on the CPU, 0 where there is none."""
+    colour = images.new_tensor(_WATER)[: images.shape[1], None, None] / 255.0
+    shine = torch.from_numpy(_shine(layer.mul(255.0).to(torch.uint8).numpy())).to(images)
+    return images.addcmul(shine[:, None], colour, value=strength)
 
 
 def _shine(levels: Levels) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from robust_bench.datasets.hugging_face import HuggingFace as HuggingFace
 from robust_bench.datasets.human_responses import human_responses as human_responses
 from robust_bench.datasets.labelled_folder import LabelledFolder as LabelledFolder
 from robust_bench.datasets.readers import open_images as open_images
+from robust_bench.datasets.sequences import Sequences as Sequences
 from robust_bench.datasets.stimuli import Stimuli as Stimuli
 from robust_bench.datasets.tar_folders import tar_folders as tar_folders
 from robust_bench.datasets.tar_images import TarImages as TarImages
@@ -23,6 +24,7 @@ __all__ = [
     "Folder",
     "HuggingFace",
     "LabelledFolder",
+    "Sequences",
     "Stimuli",
     "TarImages",
     "Videos",

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_bench.datasets.decoders import DECODERS, RESIZERS, resized
+from robust_bench.datasets.colour_path import COLOUR_PATHS
+from robust_bench.datasets.decoders import DECODERS, Pixels
+from robust_bench.datasets.library_resize import By, check_resizing, resized, resizing_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +21,10 @@ class Reading:
 
     Args:
         decoder: one of `robust_bench.datasets.decoders.DECODERS`.
-        resizer: one of `robust_bench.datasets.decoders.RESIZERS`.
+        resizer: one of `robust_bench.datasets.resizers.RESIZERS`.
         size: side of the model's input, in pixels.
+        by: "library" resizes by the library in the resizer's name, "torch" by `robust_bench.datasets.resizers.resize`.
+        colour: one of `robust_bench.datasets.colour_path.COLOUR_PATHS`, which the decoded image takes.
 
     Raises:
         ValueError: for another name, or a size below 1.
@@ -29,9 +33,12 @@ class Reading:
     decoder: str
     resizer: str
     size: int = 224
+    by: By = "library"
+    colour: str = "rgb"
 
     def __post_init__(self) -> None:
-        for name, choices in (("decoder", tuple(DECODERS)), ("resizer", RESIZERS)):
+        check_resizing(self.resizer, self.by)
+        for name, choices in (("decoder", DECODERS), ("colour", COLOUR_PATHS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
         if self.size < 1:
@@ -43,10 +50,23 @@ class Reading:
         return round(self.size * 8 / 7)
 
     @property
+    def resized_by(self) -> str:
+        """Who resizes: "Pillow", "OpenCV" or "torch"."""
+        return resizing_name(self.resizer, self.by)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Give the names, and the steps in words."""
-        steps = f"decode by {self.decoder}, {self.resizer} to {self.side} x {self.side}, CenterCrop({self.size})"
-        return {"decoder": self.decoder, "resizer": self.resizer, "size": self.size, "steps": steps}
+        resize = f"{self.resizer} (computed by {self.resized_by}) to {self.side} x {self.side}"
+        colour = "" if self.colour == "rgb" else f"{self.colour}, "
+        return {
+            "decoder": self.decoder,
+            "resizer": self.resizer,
+            "resized_by": self.resized_by,
+            "colour": self.colour,
+            "size": self.size,
+            "steps": f"decode by {self.decoder}, {colour}{resize}, CenterCrop({self.size})",
+        }
 
     def transform(self) -> Callable[[Any], Tensor]:
         """Give `read`."""
@@ -57,11 +77,20 @@ class Reading:
 
         Raises:
             ValueError: if they cannot be decoded.
+            ModuleNotFoundError: if a library is not installed.
         """
-        pixels = resized(DECODERS[self.decoder](content), self.side, self.resizer)
+        pixels = DECODERS[self.decoder](content)
+        path = COLOUR_PATHS[self.colour]
+        if path is not None:
+            pixels = path(channels_first(pixels)[None])[0].permute(1, 2, 0).contiguous().numpy()
         start = (self.side - self.size) // 2
-        cut = pixels[start : start + self.size, start : start + self.size]
-        return torch.from_numpy(cut.copy()).permute(2, 0, 1).contiguous()
+        whole = channels_first(resized(pixels, (self.side, self.side), self.resizer, self.by))
+        return whole[:, start : start + self.size, start : start + self.size].clone()
+
+
+def channels_first(pixels: Pixels) -> Tensor:
+    """Give pixels (H, W, 3) as a tensor (3, H, W)."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_encoded(file: Path, *, name: str, transform: Callable[[bytes], Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """From the bytes of an image file to pixels, by three libraries that do not agree on them."""
 
+import importlib
 import importlib.util
 import io
 from collections.abc import Callable, Mapping
@@ -7,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from robust_bench.datasets.resizers import RESIZERS
 
 Pixels = npt.NDArray[np.uint8]
 """RGB, (H, W, 3)."""
@@ -25,8 +28,9 @@ def opencv(content: bytes) -> Pixels:
 
     Raises:
         ValueError: if it cannot.
+        ModuleNotFoundError: if OpenCV is not installed.
     """
-    cv2 = _cv2()
+    cv2 = library("cv2")
     found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if found is None:
         raise ValueError("OpenCV cannot decode it")
@@ -38,9 +42,9 @@ def ffmpeg(content: bytes) -> Pixels:
 
     Raises:
         ValueError: if it cannot.
+        ModuleNotFoundError: if PyAV is not installed.
     """
-    import av
-
+    av = library("av")
     try:
         with av.open(io.BytesIO(content)) as container:
             frame = next(container.decode(video=0))
@@ -53,40 +57,32 @@ DECODERS: Mapping[str, Callable[[bytes], Pixels]] = {"pil": pil, "opencv": openc
 """The decoders of ImageNet-S (Tang et al., "RobustART", arXiv:2109.05211)."""
 
 _PACKAGES = {"opencv": "cv2", "ffmpeg": "av"}
-_PIL = {"nearest": "NEAREST", "box": "BOX", "bilinear": "BILINEAR", "hamming": "HAMMING", "cubic": "BICUBIC"}
-_OPENCV = {"nearest": "NEAREST", "bilinear": "LINEAR", "area": "AREA", "cubic": "CUBIC", "lanczos": "LANCZOS4"}
-RESIZERS = tuple(f"pil-{name}" for name in (*_PIL, "lanczos")) + tuple(f"opencv-{name}" for name in _OPENCV)
-"""The eleven resizers of ImageNet-S. Pillow's widen their filters where they shrink, OpenCV's do not but for area."""
 
 CELLS = tuple((decoder, resizer) for decoder in DECODERS for resizer in RESIZERS)
 """The 33 cells of the published score."""
 
 
-def resized(pixels: Pixels, side: int, resizer: str) -> Pixels:
-    """Resize both sides to `side` pixels, which does not keep the proportions, by one of `RESIZERS`."""
-    library, _, name = resizer.partition("-")
-    if library == "opencv":
-        cv2 = _cv2()
-        out = cv2.resize(pixels, (side, side), interpolation=getattr(cv2, f"INTER_{_OPENCV[name]}"))
-        return np.asarray(out, dtype=np.uint8)
-    from PIL import Image
-
-    how = Image.Resampling[_PIL.get(name, "LANCZOS")]
-    return np.array(Image.fromarray(pixels).resize((side, side), how))
-
-
 def missing() -> tuple[str, ...]:
-    """Packages without which some cells cannot be computed."""
+    """Packages without which some decoders are not there."""
     return tuple(package for package in _PACKAGES.values() if importlib.util.find_spec(package) is None)
 
 
 def available_cells() -> tuple[tuple[str, str], ...]:
-    """Those of `CELLS` whose packages are installed."""
-    lacking = {library for library, package in _PACKAGES.items() if package in missing()}
-    return tuple(cell for cell in CELLS if not lacking & {cell[0], cell[1].partition("-")[0]})
+    """Those of `CELLS` whose decoder is there; every resizer is."""
+    lacking = missing()
+    return tuple(cell for cell in CELLS if _PACKAGES.get(cell[0]) not in lacking)
 
 
-def _cv2() -> Any:
-    import cv2
+def library(package: str) -> Any:
+    """Import "cv2" or "av".
 
-    return cv2
+    Raises:
+        ModuleNotFoundError: if it is not installed; the message says how to.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this decoder or resizer needs the package {package}, which is not installed: "
+            "pip install 'robust-bench[system]'"
+        ) from error

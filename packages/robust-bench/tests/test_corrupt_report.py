@@ -1,0 +1,58 @@
+"""What a corrupted copy says of itself, and results of it."""
+
+import json
+
+import pytest
+from robust_bench.corrupt_report import ABOUT, KEPT, generated, known, lacking, write_about
+
+MADE = {
+    "preset": "imagenet", "variant": "imagenet_c", "seed": 4, "frost": "procedural-v1", "jpeg85": True,
+    "data": {"path": "images", "preprocessing": {"steps": "Resize(256, bilinear), CenterCrop(224)"}},
+}  # fmt: skip
+CELLS = [("fog", 1), ("fog", 5), ("snow", 1)]
+
+
+def test_a_result_says_how_the_files_were_made(tmp_path):
+    write_about(tmp_path, CELLS, MADE)
+    found = generated(tmp_path, CELLS[:1])["generated"]
+    assert found.pop("by").startswith("robust-bench 0.")
+    assert found == {
+        "preset": "imagenet", "variant": "imagenet_c", "seed": 4, "frost": "procedural-v1", "jpeg85": True,
+        "clean": "Resize(256, bilinear), CenterCrop(224)",
+    }  # fmt: skip
+
+
+def test_nothing_is_said_of_published_files(tmp_path):
+    assert generated(tmp_path, CELLS) == {}
+    assert known(tmp_path) is None
+    assert lacking(tmp_path, CELLS) == CELLS
+
+
+def test_what_is_added_stands_beside_what_was_there(tmp_path):
+    write_about(tmp_path, CELLS, MADE)
+    write_about(tmp_path, [("fog", 3), ("spatter", 2)], MADE)
+    assert known(tmp_path).corruptions == {"fog": [1, 3, 5], "snow": [1], "spatter": [2]}
+    assert lacking(tmp_path, [("fog", 3), ("fog", 4), ("frost", 1)]) == [("fog", 4), ("frost", 1)]
+
+
+def test_a_copy_that_is_not_complete_is_not_evaluated(tmp_path):
+    (tmp_path / KEPT).mkdir()
+    with pytest.raises(ValueError, match=r"fog at severity 1 is not complete .* `robust-bench corrupt`"):
+        generated(tmp_path, CELLS)
+    write_about(tmp_path, CELLS[:2], MADE)
+    with pytest.raises(ValueError, match="snow at severity 1 is not complete"):
+        generated(tmp_path, CELLS)
+    assert generated(tmp_path, CELLS[:2])
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": "robust-corrupt/9"}, {"corruptions": [1]}, {"corruptions": {"fog": 1}}, {"data": None}, None]
+)
+def test_a_damaged_file_is_named(tmp_path, change):
+    write_about(tmp_path, CELLS, MADE)
+    file = tmp_path / ABOUT
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text[:-9] if change is None else json.dumps(json.loads(text) | change), encoding="utf-8")
+    for read in (known, lambda path: generated(path, CELLS), lambda path: lacking(path, CELLS)):
+        with pytest.raises(ValueError, match=r"corrupt\.json is damaged"):
+            read(tmp_path)
