@@ -9,7 +9,9 @@ gives four 16-bit uniforms. Integer arithmetic and a table look-up give the same
 import functools
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 LEVELS = 1 << 16
@@ -22,6 +24,9 @@ _LAST_SHIFT = 31
 def hashes(keys: Tensor, count: int) -> Tensor:
     """Hash `keys` (N,) int64 with the counters 0..count-1; int64 (N, count) of 64 random bits come back."""
     bits, shifted = (keys.new_empty(len(keys), count) for _ in range(2))
+    if keys.device.type == "cpu":
+        _hash_by_numpy(*(numbers.numpy().view(np.uint64) for numbers in (keys.contiguous(), bits, shifted)))
+        return bits
     torch.add(keys[:, None], _counters(count, keys.device), out=bits)
     for shift, multiplier in _MULTIPLIERS:
         torch.bitwise_right_shift(bits, shift, out=shifted)
@@ -30,6 +35,17 @@ def hashes(keys: Tensor, count: int) -> Tensor:
     torch.bitwise_right_shift(bits, _LAST_SHIFT, out=shifted)
     shifted.bitwise_and_((1 << (64 - _LAST_SHIFT)) - 1)
     return bits.bitwise_xor_(shifted)
+
+
+def _hash_by_numpy(keys: NDArray[np.uint64], bits: NDArray[np.uint64], shifted: NDArray[np.uint64]) -> None:
+    """Do the same with unsigned numbers, which torch does not multiply, into `bits`: a third faster on a CPU."""
+    np.add(keys[:, None], _unsigned_counters(bits.shape[1]), out=bits)
+    for shift, multiplier in _MULTIPLIERS:
+        np.right_shift(bits, shift, out=shifted)
+        bits ^= shifted
+        bits *= np.uint64(multiplier + (1 << 64))
+    np.right_shift(bits, _LAST_SHIFT, out=shifted)
+    bits ^= shifted
 
 
 def uniform_levels(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -69,6 +85,11 @@ def _words(keys: Tensor, size: int) -> Tensor:
 @functools.lru_cache(maxsize=4)
 def _counters(count: int, device: torch.device) -> Tensor:
     return torch.arange(count, dtype=torch.int64, device=device)
+
+
+@functools.lru_cache(maxsize=4)
+def _unsigned_counters(count: int) -> NDArray[np.uint64]:
+    return np.arange(count, dtype=np.uint64)
 
 
 @functools.cache
