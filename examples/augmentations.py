@@ -155,7 +155,7 @@ def main() -> None:
     task = handwritten() if given.data is None else pictures(given.data)
     if given.data is None:
         torch.set_num_threads(1)  # as fast for images this small, and the same numbers on any number of cores
-    epochs = given.epochs or (30 if given.data is None else 6)
+    epochs = given.epochs if given.epochs is not None else (30 if given.data is None else 6)
     columns: dict[str, list[dict[str, float]]] = {}
     for name, loss in METHODS.items():
         for seed in range(given.seeds):

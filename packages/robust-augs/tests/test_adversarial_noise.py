@@ -6,7 +6,9 @@ import torch
 from robust_augs.adversarial_noise import AdversarialNoise, AdversarialNoiseDraws
 from robust_augs.noise_generator import NoiseGenerator
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def generator(seed=0):
@@ -197,6 +199,29 @@ def test_the_generator_alone_decides_and_no_gradient_flows():
     assert not torch.equal(noise(images, generator=generator(2)), noisy)
     draws = noise.sample(images.shape, generator(1))
     assert torch.equal(noise.apply(images, draws), noisy)
+
+
+class IndicesAreNear(TorchDispatchMode):
+    """What a device asks of indices, and tensors without numbers let pass: to be on the CPU or beside the values."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default):
+            assert all(places is None or places.device.type in ("cpu", args[0].device.type) for places in args[1])
+        return operation(*args, **(kwargs or {}))
+
+
+def test_network_and_images_may_be_on_different_devices(monkeypatch):
+    def all_places(mask):  # how many are chosen, tensors without numbers cannot say
+        return torch.arange(len(mask), device=mask.device)[:, None]
+
+    monkeypatch.setattr(torch.Tensor, "nonzero", all_places)
+    noise = noise_of(remembered=2, share=1.0)
+    with FakeTensorMode(allow_non_fake_inputs=True), IndicesAreNear():
+        images, labels = torch.rand(6, 3, 8, 8, device="cuda"), torch.zeros(6, dtype=torch.int64, device="cuda")
+        noisy = noise(images)
+        assert (noisy.device, noisy.dtype) == (images.device, images.dtype)
+        weight = torch.rand(4, 192, device="cuda")
+        assert noise.climb(lambda batch: batch.flatten(1) @ weight.T, images, labels).device == images.device
 
 
 def test_share_0_is_the_identity():

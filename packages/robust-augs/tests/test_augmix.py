@@ -3,6 +3,7 @@ import itertools
 
 import pytest
 import torch
+from robust_augs._levels import as_levels
 from robust_augs.augmix import AugMix, MixDraws
 from robust_augs.chains import ChainDraws, apply_chains, sample_chains
 from robust_augs.operations import OPERATIONS, OVERLAPPING, operate
@@ -195,3 +196,8 @@ def test_the_published_settings():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         AugMix(**settings)
+
+
+def test_values_beyond_the_range_that_were_not_looked_for_become_black_or_white():
+    levels = as_levels(torch.tensor([-0.05, 0.0, 1.0, 1.02, 2.6]), quantize=True)
+    assert levels.tolist() == [0, 0, 255, 255, 255]

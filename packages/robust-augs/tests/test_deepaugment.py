@@ -378,10 +378,41 @@ def test_a_target_that_was_begun_otherwise_is_refused(folder, tmp_path):
     target = tmp_path / "target"
     edsr().write(folder, target, seed=1)
     record = json.loads((target / "deepaugment.json").read_text())
-    assert record == {"method": "edsr", "seed": 1, "probability": 0.3, "side": 12, "images": 10}
-    for other, seed in ((edsr(), 2), (edsr(probability=0.1), 1), (cae(), 1)):
-        with pytest.raises(ValueError, match=r"was begun with .*, not .*: take the same settings or another target"):
+    settings = {"method": "edsr", "head": "entry", "body": "trunk", "seed": 1, "probability": 0.3, "side": 12}
+    assert record.items() >= (settings | {"images": 10}).items()
+    assert record.keys() == settings.keys() | {"images", "names", "network"}
+    trained = edsr()
+    with torch.no_grad():
+        trained.editor.network.trunk[1].second.bias[3] += 1e-3
+    for other, seed, change in (
+        (edsr(), 2, "seed was 1, is 2"),
+        (edsr(probability=0.1), 1, "probability was 0.3, is 0.1"),
+        (edsr(head="shift"), 1, "head was entry, is shift"),
+        (trained, 1, "network was [0-9a-f]{64}, is [0-9a-f]{64}"),
+        (cae(), 1, "method was edsr, is cae; head was entry, is None; .*encoder was None, is encoder"),
+    ):
+        with pytest.raises(ValueError, match=f"was written with other settings .{change}.*: use the same, or another"):
             other.write(folder, target, seed=seed)
-    (folder / "class0" / "image0.JPEG").unlink()
-    with pytest.raises(ValueError, match=r"'images': 10.*'images': 9"):
+    assert json.loads((target / "deepaugment.json").read_text()) == record
+    (folder / "class0" / "image0.JPEG").rename(folder / "class0" / "renamed.JPEG")
+    with pytest.raises(ValueError, match=r"settings .names was [0-9a-f]{64}, is [0-9a-f]{64}.:"):
         edsr().write(folder, target, seed=1)
+    (folder / "class0" / "renamed.JPEG").unlink()
+    with pytest.raises(ValueError, match="images was 10, is 9"):
+        edsr().write(folder, target, seed=1)
+
+
+def test_a_code_that_is_binary_in_one_run_is_so_in_all(folder, tmp_path):
+    cae().write(folder, tmp_path / "target")
+    with pytest.raises(ValueError, match="binarise was True, is False"):
+        cae(binarise=False).write(folder, tmp_path / "target")
+
+
+@pytest.mark.parametrize("make", BOTH)
+def test_without_a_generator_all_draws_are_of_the_cpu(make, monkeypatch):
+    augment, used = make(), []
+    for name in ("edit", "distort"):
+        real = getattr(type(augment.editor), name)
+        monkeypatch.setattr(type(augment.editor), name, lambda *a, real=real: used.append(a[-1]) or real(*a))
+    augment.distort(torch.rand(1, 3, 16, 16, generator=generator()))
+    assert used == [torch.default_generator] * 2

@@ -40,6 +40,14 @@ def test_what_scripts_look_at_is_the_loaders_own():
         _ = loader.nonsense
 
 
+def test_mixup_is_switched_off_where_it_is_done():
+    loader = loader_of()
+    loader.loader.mixup_enabled = True
+    assert loader.mixup_enabled is True
+    loader.mixup_enabled = False  # as timm's training script does at --mixup-off-epoch
+    assert loader.loader.mixup_enabled is False
+
+
 def test_splits_below_one_are_refused():
     with pytest.raises(ValueError, match="splits must be at least 1"):
         loader_of(splits=0)

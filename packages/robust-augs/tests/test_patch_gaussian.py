@@ -50,6 +50,11 @@ def test_the_probability_of_a_square(probability):
     assert abs((draws.size > 0).float().mean() - probability) < 0.03
 
 
+def test_ranges_may_be_lists():
+    assert PatchGaussian(patch_size=[1, 250], sigma=[0.0, 1.0]) == PatchGaussian.imagenet
+    hash(PatchGaussian(patch_size=[1, 250]))
+
+
 def test_the_published_settings():
     assert PatchGaussian.cifar == PatchGaussian(patch_size=25, sigma=0.1)
     assert PatchGaussian.imagenet == PatchGaussian(patch_size=(1, 250), sigma=(0.0, 1.0))

@@ -46,6 +46,11 @@ def test_crops_are_squares_of_15_or_16_pixels_as_published():
     assert abs((draws.cropped & draws.noisy).float().mean() - 0.01) < 0.01  # independent of each other
 
 
+def test_a_range_may_be_a_list():
+    assert Patchwise(scale=[0.85, 1.0]) == Patchwise()
+    hash(Patchwise(scale=[0.85, 1.0]))
+
+
 def test_nothing_happens_with_probability_zero():
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(Patchwise(probability=0.0)(images), images)

@@ -57,6 +57,13 @@ def test_normalised_images_are_refused():
         PerImage(AUGMENTATION)(torch.randn(3, 8, 8))
 
 
+@pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK"])
+def test_pictures_whose_numbers_are_no_grey_levels_are_refused(mode):
+    picture = Image.fromarray(LEVELS.permute(1, 2, 0).numpy()).convert(mode)
+    with pytest.raises(ValueError, match=rf"got '{mode}': image.convert\('RGB'\) first"):
+        PerImage(AUGMENTATION)(picture)
+
+
 class Grey(Dataset):
     """Eight equal images."""
 

@@ -115,11 +115,16 @@ def test_inception_input_is_imagenets_steps_in_front_of_inceptions():
     [
         (torch.zeros(3), torch.eye(2), r"mean must have shape \(D,\) and covariance \(D, D\), got \(3,\) and \(2, 2\)"),
         (torch.zeros(2, 2), torch.eye(4), r"got \(2, 2\)"),
+        (
+            torch.tensor(0.5),
+            torch.eye(1),
+            r"mean must have shape \(D,\) and covariance \(D, D\), got \(\) and \(1, 1\)",
+        ),
         (torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "finite and symmetric"),
         (torch.zeros(2), torch.tensor([[1.0, torch.nan], [torch.nan, 1.0]]), "finite and symmetric"),
         (torch.zeros(2), torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "positive semi-definite, got an eigenvalue of -1"),
     ],
-    ids=["sizes", "a table", "not symmetric", "NaN", "indefinite"],
+    ids=["sizes", "a table", "a number", "not symmetric", "NaN", "indefinite"],
 )
 def test_a_distribution_that_is_none_is_refused(mean, covariance, message):
     with pytest.raises(ValueError, match=message):

@@ -15,6 +15,7 @@ def test_the_python_blocks_run():
     names = {}
     for block in blocks:
         exec(compile(block, README.name, "exec"), names)
+    assert not re.search(r"^[A-Z]+$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)  # nothing left to fill in
     assert names["loss"].isfinite()
     assert names["again"].shape == names["images"].shape
     assert names["single"].shape == (3, 32, 32)

@@ -55,6 +55,16 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
         torch.testing.assert_close(bank.mean[i], middle.float().mean((0, 1)) / 255, rtol=1e-5, atol=0)
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    paintings, elsewhere = tmp_path / "paintings", tmp_path / "elsewhere"
+    levels = [write_painting(folder / "a.png", 8, 8, seed=i) for i, folder in enumerate((elsewhere, paintings / "z"))]
+    (paintings / "link").symlink_to(elsewhere, target_is_directory=True)
+    (paintings / "z" / "up").symlink_to(paintings, target_is_directory=True)
+    bank = StyleBank.from_folder(nn.Identity(), paintings, side=8)
+    expected = torch.stack([painting.float().mean((0, 1)) / 255 for painting in levels])
+    torch.testing.assert_close(bank.mean, expected, rtol=1e-5, atol=0)
+
+
 def test_paintings_are_brought_to_one_side(tmp_path):
     write_painting(tmp_path / "a.png", 30, 20, seed=0)
     write_painting(tmp_path / "b.png", 5, 9, seed=1)

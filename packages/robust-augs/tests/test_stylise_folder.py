@@ -144,10 +144,12 @@ def test_alpha_0_writes_the_images_themselves(clean, tmp_path):
 def test_a_folder_of_other_settings_is_refused(clean, tmp_path, transfer, seed, message):
     stylise_folder(transfer_of(), clean, tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(ValueError, match=f"was written with other settings .{message}.*use another folder"):
+    with pytest.raises(
+        ValueError, match=f"was written with other settings .{message}.*: use the same, or another folder"
+    ):
         stylise_folder(transfer, clean, tmp_path / "out", seed=seed)
     assert contents(tmp_path / "out") == before
-    assert set(json.loads(before["stylise_folder.json"])) == {"seed", "images", "alpha", "content"}
+    assert set(json.loads(before["stylise_folder.json"])) == {"seed", "images", "names", "alpha", "content"}
 
 
 def test_a_data_set_that_grew_is_refused(clean, tmp_path):
@@ -155,6 +157,32 @@ def test_a_data_set_that_grew_is_refused(clean, tmp_path):
     Image.new("RGB", (8, 8)).save(clean / "ant/aa.JPEG")
     with pytest.raises(ValueError, match="images was 5, is 6"):
         stylise_folder(transfer_of(), clean, tmp_path / "out")
+
+
+def test_a_data_set_of_as_many_images_is_not_taken_for_the_same(clean, tmp_path):
+    stylise_folder(transfer_of(), clean, tmp_path / "out")
+    (clean / "ant/a.JPEG").rename(clean / "ant/c.JPEG")
+    with pytest.raises(ValueError, match=r"settings .names was .*, is "):
+        stylise_folder(transfer_of(), clean, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("transform", "error", "message"),
+    [
+        (
+            lambda image: 2 * (pil_to_tensor(image) / 255) - 1,
+            ValueError,
+            r"lie in \[0, 1\], .* before the mean/std step",
+        ),
+        (lambda image: pil_to_tensor(image).long(), TypeError, r"floats in \[0, 1\] or uint8, got torch.int64"),
+        (lambda image: pil_to_tensor(image)[None], ValueError, r"shape \(N, C, H, W\), got \(1, 1, 3, 9, 12\)"),
+    ],
+    ids=["normalised", "int64", "a batch"],
+)
+def test_what_transform_returns_must_be_an_image(clean, tmp_path, transform, error, message):
+    with pytest.raises(error, match=message):
+        stylise_folder(transfer_of(), clean, tmp_path / "out", transform=transform)
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_bad_settings_are_refused(clean, tmp_path):

@@ -110,6 +110,13 @@ def test_more_copies_than_images_do_no_harm(folders):
     assert len(StylisedFolder(clean, stylised)) == 8
 
 
+def test_copies_behind_a_link_to_a_folder_are_found(folders, tmp_path):
+    clean, stylised = folders
+    (stylised / "bee").rename(tmp_path / "elsewhere")
+    (stylised / "bee").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert len(StylisedFolder(clean, stylised)) == 8
+
+
 def test_two_images_with_one_copy_are_refused(folders):
     clean, stylised = folders
     write(clean / "ant/b.png", 0)

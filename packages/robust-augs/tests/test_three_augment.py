@@ -112,12 +112,40 @@ def test_exactly_one_change_each_as_likely_and_boxes_inside(crop):
     draws = augmentation.sample(torch.Size([6000, 3, 32, 48]), torch.Generator().manual_seed(0))
     assert (torch.bincount(draws.change) / 6000 - 1 / 3).abs().max() < 0.02
     assert abs(draws.flipped.float().mean() - 0.5) < 0.02
-    assert draws.factors.min() >= 0.7
-    assert draws.factors.max() <= 1.3
+    for found, low, high in ((draws.factors, 0.7, 1.3), (draws.sigma, 0.1, 2.0)):
+        assert low <= found.min() < low + 0.01
+        assert high - 0.01 < found.max() <= high
     assert torch.equal(draws.order.sort(dim=1).values, torch.arange(3).expand(6000, 3))
+    area = draws.boxes.height * draws.boxes.width / (32 * 48)
+    assert crop == "simple" or (0.05 < area.min() < 0.1 and area.max() > 0.85)
     height, width = (32, 48) if crop == "resized" else (24 + 8, 36 + 8)
     assert (draws.boxes.top + draws.boxes.height <= height).all()
     assert (draws.boxes.left + draws.boxes.width).max() == width
+
+
+def test_the_published_settings():
+    assert ThreeAugment.resized == ThreeAugment(size=224, crop="resized", jitter=0.3)
+    assert ThreeAugment.simple == ThreeAugment(size=224, crop="simple", jitter=0.3)
+
+
+@pytest.mark.parametrize("crop", ["resized", "simple"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_the_laws_of_all_augmentations(crop, dtype, count):
+    random = torch.Generator().manual_seed(0)
+    levels = torch.randint(256, (count, 3, 20, 28), dtype=torch.uint8, generator=random)
+    images = levels if dtype == torch.uint8 else (levels.double() / 255).to(dtype)
+    augmentation, before, state = ThreeAugment(size=16, crop=crop), images.clone(), torch.get_rng_state()
+    draws = augmentation.sample(images.shape, torch.Generator().manual_seed(1))
+    result = augmentation(images, generator=torch.Generator().manual_seed(1))
+    assert result.shape == (count, 3, 16, 16)
+    assert result.dtype == dtype
+    assert torch.equal(result, augmentation.apply(images, draws))
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    if dtype == torch.uint8:
+        floats = augmentation.apply(images.float() / 255, draws)
+        assert torch.equal(result, (floats * 255).round().to(torch.uint8))
 
 
 def test_grey_images_and_settings_out_of_range_are_refused():

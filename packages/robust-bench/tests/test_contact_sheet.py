@@ -1,6 +1,7 @@
 """The sheet holds what `corrupt` makes, where a reader looks for it."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -108,8 +109,11 @@ def test_mistakes_are_told():
         contact_sheet(np.zeros((3, 32, 32), dtype=np.uint8))
     with pytest.raises(ValueError, match="must be one image"):
         contact_sheet(noisy()[None])
-    with pytest.raises(ValueError, match="uint8"):
-        contact_sheet(noisy().float())
+    for shape in ((4, 32, 32), (3, 0, 32), (3, 32, 0), (0, 32, 32)):
+        with pytest.raises(ValueError, match=re.escape(f"(3, H, W) or (1, H, W), got the shape {shape}")):
+            contact_sheet(torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"image must be uint8, got torch\.float32: convert"):
+        contact_sheet(noisy() / 255)
     with pytest.raises(ValueError, match="tile must be at least 16"):
         contact_sheet(noisy(), tile=15)
     with pytest.raises(ValueError, match="unknown preset 'imagenet21k'"):

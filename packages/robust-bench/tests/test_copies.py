@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from robust_bench.copies import ABOUT, FORMAT, KEPT, Copies, check_place, copied_names, encoded, stored_size
-from robust_bench.shards import Shards
+from robust_bench.shards import FINGERPRINT, Shards
 
 
 def test_files_hold_what_they_were_given():
@@ -40,6 +40,12 @@ def test_a_copy_gets_a_place_of_its_own(tmp_path):
     with pytest.raises(ValueError, match=r"holds other files, such as notes.txt: choose a new or an empty folder"):
         check_place(source, out)
     (out / KEPT).mkdir()
+    with pytest.raises(ValueError, match=r"such as notes\.txt"):
+        check_place(source, out)
+    (out / "notes.txt").unlink()
+    check_place(source, out)  # as another process leaves it that begins just now
+    (out / "notes.txt").touch()
+    (out / KEPT / FINGERPRINT).touch()
     check_place(source, out)
 
 

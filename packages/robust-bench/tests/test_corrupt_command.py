@@ -24,7 +24,7 @@ from robust_bench.benchmarks import Options, cifar_c, imagenet, imagenet_attacks
 from robust_bench.cli import main
 from robust_bench.conditions import Corrupted
 from robust_bench.corrupt import Corrupt
-from robust_bench.corrupt_report import ABOUT, KEPT
+from robust_bench.corrupt_report import ABOUT, KEPT, generated
 from robust_bench.corrupted_arrays import CorruptedArrays
 from robust_bench.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SizeWarning
 from robust_bench.datasets import Folder
@@ -32,6 +32,7 @@ from robust_bench.datasets.cifar import FOLDERS
 from robust_bench.datasets.imagenet_classes import ClassSet
 from robust_bench.datasets.labelled_folder import LabelledFolder
 from robust_bench.preprocess import AsStored
+from robust_bench.shards import FINGERPRINT
 
 WNIDS = ("n01440764", "n01443537", "n02085620")
 QUICK = {"corruptions": "gaussian_noise,fog,contrast", "severities": "2,5"}
@@ -186,8 +187,31 @@ def test_cifars_own_files_are_read(tmp_path, monkeypatch):
         found = torch.from_numpy(np.load(out / "brightness.npy")[27:36]).permute(0, 3, 1, 2) / 255
         assert torch.equal(found, expected)
         assert about(out)["data"]["classes"] == {"0": 1, "1": 1, "3": 2, "6": 3, "8": 2}
-    with pytest.raises(ValueError, match="leave --preprocessing crop out"):
-        copy(tmp_path / "data", tmp_path / "crop", preset="cifar", preprocessing="crop")
+        assert about(out)["data"]["name"] == "CIFAR-10"
+    for name, changes in (("crop", {"preprocessing": "crop"}), ("size", {"size": 64})):
+        with pytest.raises(ValueError, match="final size: leave --preprocessing crop and --size out"):
+            copy(tmp_path / "data", tmp_path / name, preset="cifar", **changes)
+
+
+def test_which_cifar_is_meant_must_be_clear(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    for name, targets in (("CIFAR10", [3, 8]), ("CIFAR100", [99, 41])):
+        opened = SimpleNamespace(data=images, targets=targets)
+        monkeypatch.setattr(torchvision.datasets, name, lambda root, train, download, opened=opened: opened)
+    data = tmp_path / "data"
+    (data / FOLDERS[100]).mkdir(parents=True)
+    copy(data, tmp_path / "alone", preset="cifar", corruptions="fog")
+    (data / FOLDERS[10]).mkdir()
+    with pytest.raises(ValueError, match=r"both cifar-10-batches-py and cifar-100-python: name the folder itself"):
+        copy(data, tmp_path / "out", preset="cifar", corruptions="fog")
+    assert not (tmp_path / "out").exists()
+    copy(data / FOLDERS[100], tmp_path / "hundred", preset="cifar", corruptions="fog")
+    copy(data / FOLDERS[10], tmp_path / "ten", preset="cifar", corruptions="fog")
+    for name, expected, labels in (
+        ("alone", "CIFAR-100", [99, 41]), ("hundred", "CIFAR-100", [99, 41]), ("ten", "CIFAR-10", [3, 8])
+    ):  # fmt: skip
+        assert about(tmp_path / name)["data"]["name"] == expected
+        assert np.load(tmp_path / name / "labels.npy").tolist() == labels * 5
 
 
 @pytest.mark.parametrize("preset", ["tiny_imagenet", "cifar"])
@@ -206,16 +230,17 @@ def test_everything_that_was_done_lies_beside_the_copy(tiny, tmp_path):
     copy(tiny, tmp_path / "out", **QUICK, seed=3)
     found = about(tmp_path / "out")
     assert found["format"] == "robust-corrupt/1"
-    assert {name: found[name] for name in ("preset", "variant", "seed", "frost", "jpeg85", "device")} == {
+    assert {name: found[name] for name in ("preset", "variant", "seed", "frost", "jpeg85")} == {
         "preset": "tiny_imagenet", "variant": "imagenet_c", "seed": 3, "frost": "procedural-v1", "jpeg85": True,
-        "device": "cpu",
     }  # fmt: skip
     assert found["files"] == {"format": "jpeg", "quality": 85, "subsampling": "4:2:0"}
     assert found["data"]["classes"] == dict(zip(WNIDS, (2, 3, 2), strict=True))
-    assert (found["data"]["images"], len(found["data"]["sha256"])) == (7, 64)
+    assert (found["data"]["name"], found["data"]["images"], len(found["data"]["listing_sha256"])) == ("folder", 7, 64)
     assert found["data"]["preprocessing"]["steps"] == "none"
     assert found["corruptions"] == {"gaussian_noise": [2, 5], "fog": [2, 5], "contrast": [2, 5]}
-    assert found["command"]["corruptions"] == QUICK["corruptions"]
+    (command,) = found["commands"]
+    assert (command["command"]["corruptions"], command["device"]) == (QUICK["corruptions"], "cpu")
+    assert command["cells"] == found["corruptions"]
     assert found["versions"]["torch"] == metadata.version("torch")
 
 
@@ -225,6 +250,9 @@ def test_corruptions_and_severities_are_added(tiny, tmp_path):
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in tree(tmp_path / "out")}
     copy(tiny, tmp_path / "out", corruptions="fog", severities="1")
     assert about(tmp_path / "out")["corruptions"] == {"gaussian_noise": [2, 5], "fog": [1, 2, 5], "contrast": [2, 5]}
+    first, second = about(tmp_path / "out")["commands"]
+    assert (first["command"]["severities"], second["command"]["severities"]) == ("2,5", "1")
+    assert (first["cells"]["fog"], second["cells"]) == ([2, 5], {"fog": [1]})
     copy(tiny, tmp_path / "out", corruptions="noise,digital", severities=[1])
     copy(tiny, tmp_path / "whole", corruptions="noise,digital", severities=[1])
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
@@ -238,9 +266,8 @@ def test_corruptions_and_severities_are_added(tiny, tmp_path):
         ({"format": "png"}, 'files.format was "jpeg", is "png"'),
         ({"preset": "imagenet", "size": 64}, 'preset was "tiny_imagenet", is "imagenet"'),
         ({"preprocessing": "crop"}, "preprocessing.stored was 64, is null"),
-        ({"shard_size": 3}, "shard_size was 2, is 3"),
         ({"frost": "textures"}, 'frost was "procedural-v1", is "folder sha256:'),
-        ({"dir": "others"}, "data_sha256 was"),
+        ({"dir": "others"}, "listing_sha256 was"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(tiny, tmp_path, changes, message):
@@ -252,10 +279,45 @@ def test_other_settings_in_the_same_folder_are_refused(tiny, tmp_path, changes, 
         changes = {"dir": tmp_path / "others"}
     if "frost" in changes:
         changes = {"frost": str(tiny / WNIDS[0])}
-    with pytest.raises(ValueError, match="holds another evaluation") as refusal:
+    with pytest.raises(ValueError, match="holds another corrupted copy") as refusal:
         copy(tiny, tmp_path / "out", **QUICK | {"corruptions": "all"} | changes)
     assert message in str(refusal.value)
     assert tree(tmp_path / "out") == before
+
+
+def test_a_copy_goes_on_only_on_the_kind_of_device_it_was_begun_on(tiny, tmp_path):
+    copy(tiny, tmp_path / "out", **QUICK)
+    file = tmp_path / "out" / KEPT / FINGERPRINT
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["device"] == "cpu"
+    file.write_text(json.dumps(found | {"device": "cuda"}), encoding="utf-8")
+    with pytest.raises(ValueError, match='device was "cuda", is "cpu"'):
+        copy(tiny, tmp_path / "out", corruptions="snow")
+
+
+def test_the_images_that_are_made_together_may_change_unless_they_are_a_file(tiny, small, tmp_path):
+    copy(tiny, tmp_path / "whole", **QUICK)
+    copy(tiny, tmp_path / "out", **QUICK, shard="0/2")
+    assert copy(tiny, tmp_path / "out", **QUICK, shard_size=3)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    changes = {"preset": "cifar", "corruptions": "fog"}
+    copy(small, tmp_path / "arrays", **changes, shard="0/2")
+    with pytest.raises(ValueError, match="holds another corrupted copy: shard_size was 2, is 3"):
+        copy(small, tmp_path / "arrays", **changes, shard_size=3)
+
+
+def test_a_folder_that_only_looks_begun_is_not_written_to(tiny, tmp_path):
+    (tmp_path / "out" / KEPT).mkdir(parents=True)
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(ValueError, match=r"holds other files, such as mine\.txt"):
+        copy(tiny, tmp_path / "out", **QUICK)
+
+
+def test_files_without_the_hidden_folder_are_not_taken_for_published_before_they_are_complete(tiny, tmp_path):
+    copy(tiny, tmp_path / "out", **QUICK, shard="0/2")
+    shutil.copytree(tmp_path / "out", tmp_path / "other", ignore=shutil.ignore_patterns(".*"))
+    with pytest.raises(ValueError, match="fog at severity 2 is not complete"):
+        generated(tmp_path / "other", [("fog", 2)])
 
 
 @pytest.mark.parametrize("preset", ["tiny_imagenet", "cifar"])
@@ -281,7 +343,7 @@ def test_separate_jobs_make_the_copy_of_one(tiny, small, tmp_path, preset):
     done = []
     for number in (2, 0):
         assert not copy(source, tmp_path / "jobs", shard=f"{number}/3", **changes)
-        assert not (tmp_path / "jobs" / ABOUT).exists()
+        assert about(tmp_path / "jobs")["corruptions"] == {}
         done.append(len(list((tmp_path / "jobs").rglob("*.JPEG" if preset == "tiny_imagenet" else "0*.npy"))))
     assert 0 < done[0] < done[1]
     assert not list((tmp_path / "jobs").glob("*.npy"))
@@ -344,7 +406,7 @@ def test_arrays_that_were_cut_off_while_they_were_put_together_are_put_together_
         copy(small, tmp_path / "out", **changes)
     assert [path.name for path in (tmp_path / "out").glob("*.npy")] != []
     assert not (tmp_path / "out" / "contrast.npy").exists()
-    assert not (tmp_path / "out" / ABOUT).exists()
+    assert about(tmp_path / "out")["corruptions"] == {}
     monkeypatch.undo()
     copy(small, tmp_path / "out", **changes)
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
@@ -378,7 +440,7 @@ def test_a_damaged_image_is_named_and_what_is_finished_stays(tiny, tmp_path, wor
     os.truncate(damaged, len(whole))  # the size is the same
     with pytest.raises(ValueError, match=r"cannot read the image .*n02085620/val_0004.png"):
         copy(tmp_path / "data", tmp_path / "out", **QUICK, workers=workers, shard_size=1)
-    assert not (tmp_path / "out" / ABOUT).exists()
+    assert about(tmp_path / "out")["corruptions"] == {}
     kept = tree(tmp_path / "out")
     damaged.write_bytes(whole)
     copy(tmp_path / "data", tmp_path / "out", **QUICK, workers=workers, shard_size=1)
@@ -433,7 +495,12 @@ def test_constants_that_do_not_fit_are_told_once(tiny, tmp_path, capfd, workers)
         ({"dir": Path("nowhere")}, FileNotFoundError, "no image folder nowhere"),
         ({"preset": "cifar", "format": "png"}, ValueError, "writes arrays, .npy, as published"),
         ({"preset": "cifar", "severities": "5"}, ValueError, "place tells its severity, got 5"),
-        ({"preset": "cifar"}, ValueError, r"val_0000\.png: expected 32 x 32 pixels, got 64 x 64"),
+        (
+            {"preset": "cifar"},
+            ValueError,
+            r"val_0000\.png: expected 32 x 32 pixels, got 64 x 64: give --preprocessing crop",
+        ),
+        ({"preset": "imagenet", "preprocessing": "none"}, ValueError, "expected 224 .*: give --preprocessing crop"),
     ],
 )
 def test_impossible_copies_are_errors_and_write_nothing(tiny, tmp_path, changes, error, message):

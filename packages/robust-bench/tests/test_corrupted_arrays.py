@@ -1,5 +1,8 @@
 """The files of a copy in the form of CIFAR-10-C."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -84,15 +87,35 @@ def test_a_damaged_piece_is_named(arrays):
 def test_another_process_may_finish_first(arrays, monkeypatch):
     fill(arrays)
 
-    def late(file, content):
+    def late(file, content, **changes):
         if file.name == "fog.npy" and not file.exists():
             monkeypatch.undo()
             arrays.finish()  # the other one: the pieces are gone
-        return write_durably(file, content)
+        return write_durably(file, content, **changes)
 
     monkeypatch.setattr("robust_bench.corrupted_arrays.write_durably", late)
     arrays.finish()
     assert np.load(arrays.folder / "fog.npy").shape == (35, SIDE, SIDE, 3)
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(arrays, monkeypatch):
+    fill(arrays)
+    arrays.unfinished.mkdir()
+    for name, age in ((".fog.npy.1234abcd.tmp", 7200), (".contrast.npy.1234abcd.tmp", 60)):
+        (arrays.unfinished / name).touch()
+        os.utime(arrays.unfinished / name, (time.time() - age,) * 2)
+    written = []
+    content = CorruptedArrays._content
+
+    def watched(self, name):
+        yield from content(self, name)
+        written.extend(path.name for path in arrays.folder.rglob(f".{name}.npy.*.tmp"))
+        assert not list(arrays.folder.glob(".*.tmp"))
+
+    monkeypatch.setattr(CorruptedArrays, "_content", watched)
+    arrays.finish()
+    assert len(written) == 4  # those that are written, and those that were there
+    assert [path.name for path in arrays.unfinished.iterdir()] == [".contrast.npy.1234abcd.tmp"]
 
 
 def test_labels_of_many_classes_keep_their_numbers(arrays, tmp_path):

@@ -1,6 +1,8 @@
 """The files of a copy in the form of ImageNet-C."""
 
 import io
+import os
+import time
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ def decoded(content):
 
 @pytest.fixture
 def tree(tmp_path):
-    return CorruptedTree(folder=tmp_path, names=("a/1.JPEG", "a/2.JPEG", "b/1.JPEG"), cells=CELLS, form="jpeg")
+    names = ("a/1.JPEG", "a/2.JPEG", "b/1.JPEG")
+    return CorruptedTree(folder=tmp_path, unfinished=tmp_path / ".parts", names=names, cells=CELLS, form="jpeg")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (224, 224), (33, 50)])
@@ -53,11 +56,16 @@ def test_what_is_written_is_present(tree, pictures):
     tree.write(CELLS[1], [0, 2], pictures(2), put)
     assert tree.present().tolist() == [[False] * 3, [True, False, True], [False] * 3]
     assert (tree.folder / "fog" / "5" / "b" / "1.JPEG").is_file()
-    put(tree.folder / "fog" / "5" / "a" / ".2.JPEG.1234abcd.tmp", b"cut o")
     put(tree.folder / "fog" / "5" / "a" / "other.JPEG", b"")
     assert not tree.present()[1, 1]
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tree):
+    for name, age in ((".1.JPEG.1234abcd.tmp", 7200), (".2.JPEG.1234abcd.tmp", 60)):
+        put(tree.unfinished / name, b"cut o")
+        os.utime(tree.unfinished / name, (time.time() - age,) * 2)
     tree.finish()
-    assert sorted(path.name for path in (tree.folder / "fog/5/a").iterdir()) == ["1.JPEG", "other.JPEG"]
+    assert [path.name for path in tree.unfinished.iterdir()] == [".2.JPEG.1234abcd.tmp"]
 
 
 def test_files_take_whole_blocks(tree, pictures):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ CPU = torch.device("cpu")
 
 def into(folder, data, **changes):
     """Nine images that go into a folder."""
-    files = CorruptedTree(folder=folder, names=[f"a/{id_}.png" for id_ in range(9)], cells=CELLS, form="png")
+    names = [f"a/{id_}.png" for id_ in range(9)]
+    files = CorruptedTree(folder=folder, unfinished=folder / "parts", names=names, cells=CELLS, form="png")
     settings = {"data": data, "preset": "tiny_imagenet", "variant": "imagenet_c", "seed": 1, "frost": "procedural"}
     shards = Shards(folder=folder / "kept", fingerprint={}, images=9, size=4)
     return Corrupting(**settings, files=files, absent=~files.present(), shards=shards, **changes)
@@ -55,6 +57,23 @@ def test_the_way_of_gpus_makes_the_same(data, expected, tmp_path):
     for shard in (2, 0, 1):
         corrupting.make_on(CPU, shard, corrupting.read(shard))
     assert tree(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_what_is_being_written_does_not_lie_among_the_images(data, tmp_path, monkeypatch, on_device):
+    replace, written = Path.replace, []
+
+    def watched(self, target):
+        written.append(self.parent)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    made = into(tmp_path, data)
+    if on_device:
+        made.make_on(CPU, 0, made.read(0))
+    else:
+        made.make(0)
+    assert written == [tmp_path / "parts"] * 12
 
 
 @pytest.mark.gpu

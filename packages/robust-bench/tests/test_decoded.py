@@ -5,6 +5,7 @@ import sys
 import zipfile
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,9 @@ from robust_bench.benchmarks import Options, entry, imagenet_s
 from robust_bench.datasets import decoders
 from robust_bench.datasets.colour_path import COLOUR_PATHS
 from robust_bench.datasets.decoded import Reading, read_encoded
+from robust_bench.datasets.imagenet_classes import imagenet_wnids
 from robust_bench.datasets.labelled_folder import LabelledFolder
+from robust_bench.datasets.library_resize import resizing_by
 from robust_bench.datasets.resizers import resize
 from robust_bench.warning import EvaluationWarning
 
@@ -80,6 +83,7 @@ def test_unknown_names_are_refused(changes, word):
 
 
 def test_settings_say_who_resized():
+    pytest.importorskip("cv2")
     library = Reading(decoder="pil", resizer="opencv-area")
     torch_ = Reading(decoder="pil", resizer="opencv-area", by="torch")
     assert (library.settings["resized_by"], torch_.settings["resized_by"]) == ("OpenCV", "torch")
@@ -89,7 +93,41 @@ def test_settings_say_who_resized():
     settings = imagenet_s.Decoded(reading=torch_).settings
     assert settings == {
         "kind": "decoding", "decoder": "pil", "resizer": "opencv-area", "resized_by": "torch", "colour": "rgb",
+        "decoder_version": f"Pillow {PIL.__version__}",
     }  # fmt: skip
+
+
+def test_settings_have_the_versions_of_the_libraries_that_are_used():
+    cv2, av = pytest.importorskip("cv2"), pytest.importorskip("av")
+    pillow, opencv, pyav = f"Pillow {PIL.__version__}", f"OpenCV {cv2.__version__}", f"PyAV {av.__version__}"
+    expected = {
+        ("pil", "pil-box", "library"): {"decoder_version": pillow, "resizer_version": pillow},
+        ("ffmpeg", "opencv-area", "library"): {"decoder_version": pyav, "resizer_version": opencv},
+        ("opencv", "pil-box", "torch"): {"decoder_version": opencv},
+    }
+    for (decoder, resizer, by), versions in expected.items():
+        reading = Reading(decoder=decoder, resizer=resizer, by=by)
+        for settings in (reading.settings, imagenet_s.Decoded(reading=reading).settings):
+            assert {name: value for name, value in settings.items() if name.endswith("version")} == versions
+
+
+@pytest.mark.parametrize(
+    ("package", "resizer", "decoder"), [("cv2", "opencv-area", "pil"), ("av", "pil-box", "ffmpeg")]
+)
+def test_another_version_is_other_data(tmp_path, monkeypatch, package, decoder, resizer):
+    module = pytest.importorskip(package)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.png").write_bytes(b"")
+
+    def fingerprint(by):
+        reading = Reading(decoder=decoder, resizer=resizer, by=by)
+        return LabelledFolder(tmp_path, {"cat": 3}, preprocess=reading, read=read_encoded).fingerprint
+
+    before, by_torch = fingerprint("library"), fingerprint("torch")
+    assert fingerprint("library") == before
+    monkeypatch.setattr(module, "__version__", "0.0.1")
+    assert fingerprint("library") != before
+    assert (fingerprint("torch") == by_torch) == (package == "cv2")  # OpenCV did nothing there
 
 
 def test_torch_reads_what_the_libraries_read(pixels):
@@ -134,7 +172,7 @@ def test_the_score_is_mean_and_population_deviation_over_cells():
     mean, deviation = imagenet_s.scores(found)
     assert (mean.metric, mean.value) == ("mean_accuracy", pytest.approx(0.625))
     assert (deviation.metric, deviation.value) == ("accuracy_deviation", pytest.approx(0.125))
-    assert mean.settings["cells"] == ["pil opencv-area (by torch)", "opencv opencv-area"]
+    assert mean.settings["cells"] == ["pil, opencv-area (by torch)", "opencv, opencv-area"]
     assert mean.condition == "2 of 33 cells"
     assert mean.low <= mean.value <= mean.high
     assert list(imagenet_s.scores({})) == []
@@ -151,7 +189,7 @@ def test_colours_have_a_score_of_their_own():
         "imagenet-s:colour/601-full": (kept,),
     }
     mean, _ = imagenet_s.scores(found)
-    assert (mean.value, mean.settings["cells"]) == (1.0, ["pil pil-bilinear"])
+    assert (mean.value, mean.settings["cells"]) == (1.0, ["pil, pil-bilinear"])
     mean, deviation = imagenet_s.colour_scores(found)
     assert (mean.benchmark, mean.value, deviation.value) == ("imagenet-s:colour", 0.5, 0.25)
     assert (mean.condition, mean.settings["cells"]) == ("2 of 11 cells", ["601-read-as-709", "601-full"])
@@ -160,10 +198,48 @@ def test_colours_have_a_score_of_their_own():
 def test_only_decoders_can_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setitem(sys.modules, "av", None)
-    assert decoders.missing() == ("cv2", "av")
+    assert decoders.missing() == {"cv2": "not installed", "av": "not installed"}
     assert decoders.available_cells() == tuple(("pil", name) for name in decoders.RESIZERS)
     with pytest.raises(ModuleNotFoundError, match=r"cv2.*robust-bench\[system\]"):
         decoders.opencv(b"")
+
+
+@pytest.fixture
+def broken_opencv(tmp_path, monkeypatch):
+    """An OpenCV that lacks a library of the system, which it tells at the first import only, as the real one does."""
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text(
+        "import sys\n"
+        "if hasattr(sys, 'loading_of_cv2'):\n"
+        "    raise ImportError('recursion is detected')\n"
+        "sys.loading_of_cv2 = True\n"
+        "raise ImportError('libGL.so.1: cannot open shared object file')\n"
+    )
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    decoders._error_of_import.cache_clear()
+    yield
+    decoders._error_of_import.cache_clear()
+    vars(sys).pop("loading_of_cv2", None)
+
+
+def test_a_library_that_cannot_be_imported_is_missing_and_the_reason_is_told(broken_opencv):
+    for _ in range(2):
+        assert decoders.missing()["cv2"] == "libGL.so.1: cannot open shared object file"
+    assert not [cell for cell in decoders.available_cells() if cell[0] == "opencv"]
+    assert resizing_by("opencv-area") == "torch"
+    with pytest.raises(ImportError, match=r"package cv2, which is installed but cannot be imported: libGL\.so\.1"):
+        decoders.opencv(b"")
+
+
+def test_the_warning_has_the_reason(broken_opencv, tmp_path):
+    for wnid in imagenet_wnids():
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+    with pytest.warns(EvaluationWarning, match=r"the 33 cells .*cv2: libGL\.so\.1: cannot open .*pip install"):
+        benchmark = entry("imagenet-s").build(Options(data=tmp_path))
+    by = {part.name: part.settings["preprocessing"]["resized_by"] for part in benchmark.parts}
+    assert by["imagenet-s/pil-opencv-area"] == "torch"
+    assert "imagenet-s/opencv-pil-box" not in by
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +253,7 @@ def real_files(shared, tmp_path_factory):
 @pytest.mark.shared_data
 def test_the_benchmark_on_real_files(real_files, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.warns(EvaluationWarning, match="11 of the 33 cells .*cv2"):
+    with pytest.warns(EvaluationWarning, match="11 of the 33 cells .*cv2: not installed"):
         benchmark = entry("imagenet-s").build(Options(data=real_files))
     assert len(benchmark.parts) == 22
     assert [part.name for part in benchmark.parts[:2]] == ["imagenet-s/pil-pil-nearest", "imagenet-s/pil-pil-box"]

@@ -1,10 +1,11 @@
 """Durable writing: the old file or the new one, and no litter."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
-from robust_bench.files import check_folder, sha256, write_durably
+from robust_bench.files import check_folder, remove_abandoned, sha256, write_durably
 
 
 def test_makes_folders_and_replaces(tmp_path):
@@ -47,6 +48,24 @@ def test_a_folder_may_be_there_or_become_one_but_not_below_a_file(tmp_path, monk
         with pytest.raises(NotADirectoryError, match="is a file: choose another --out"):
             check_folder(wrong)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_unfinished_file_lies_where_it_is_wanted_and_goes_when_it_is_abandoned(tmp_path):
+    seen = []
+
+    def content():
+        seen.extend(path.parent.name for path in tmp_path.rglob(".*.tmp"))
+        yield b"whole"
+
+    write_durably(tmp_path / "a" / "b", content(), unfinished=tmp_path / "parts")
+    assert (seen, (tmp_path / "a" / "b").read_bytes()) == (["parts"], b"whole")
+    assert list((tmp_path / "parts").iterdir()) == []
+    for name in (".old.1234abcd.tmp", ".new.1234abcd.tmp", "other"):
+        (tmp_path / "parts" / name).touch()
+    for name in (".old.1234abcd.tmp", "other"):
+        os.utime(tmp_path / "parts" / name, (time.time() - 3700,) * 2)
+    remove_abandoned(tmp_path / "parts")
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [".new.1234abcd.tmp", "other"]
 
 
 def test_a_file_is_hashed(tmp_path):

@@ -265,7 +265,7 @@ def test_other_settings_in_the_same_folder_are_refused(small, large, tmp_path, c
         changes = {"weights": tmp_path / "others.pt"}
     if "dir" in changes:
         changes = {"dir": large.data}
-    with pytest.raises(ValueError, match="holds another evaluation") as refusal:
+    with pytest.raises(ValueError, match="holds another adversarial copy") as refusal:
         small.perturb(tmp_path / "out", **changes)
     assert message in str(refusal.value)
     assert tree(tmp_path / "out") == before

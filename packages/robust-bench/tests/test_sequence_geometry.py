@@ -1,13 +1,15 @@
 """Sequences that move an image: against Pillow, SciPy and OpenCV, and closed forms."""
 
+import gc
 import math
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from robust_bench.corruptions.sequences import sequence
+from robust_bench.corruptions.sequences import count, geometry, sequence
 from robust_bench.corruptions.sequences.geometry import tilt_matrix
+from robust_bench.corruptions.sequences.warp import Reads
 from scipy import ndimage
 
 SIZES = [("imagenet", (256, 279)), ("imagenet", (301, 256)), ("cifar", (32, 32)), ("cifar", (41, 32))]
@@ -176,3 +178,18 @@ def test_a_tilt_keeps_the_centre_and_shrinks_a_little(size):
     shrunk = f / (f + 1)
     np.testing.assert_allclose(corner[:2] / corner[2], [width / 2 * (1 - shrunk), height / 2 * (1 - shrunk)])
     np.testing.assert_allclose(tilt_matrix(7.0, size).numpy(), tilted(7.0, size), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "how"), [("rotate", "reads_inside"), ("tilt", "reads_over_the_edge")])
+def test_batches_of_small_images_share_places_and_large_images_leave_little_behind(monkeypatch, name, how):
+    made, work_out = [], getattr(geometry, how)
+    monkeypatch.setattr(geometry, how, lambda *given: made.append(1) or work_out(*given))
+    small, large = (torch.zeros(2, 3, *size, dtype=torch.uint8) for size in ((33, 35), (256, 271)))
+    for _ in range(2):
+        sequence(small, name, "cifar")
+        assert len(made) == count(name, "cifar")
+    sequence(large, name, "imagenet")  # two chunks
+    assert len(made) == count(name, "cifar") + count(name, "imagenet")
+    gc.collect()
+    kept = sum(each.places.nbytes for each in gc.get_objects() if type(each) is Reads)
+    assert kept < 8e6  # a sequence of 31 frames would be 25 MB

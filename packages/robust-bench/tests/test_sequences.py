@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from robust_attacks import ImageRandom
+from robust_bench.benchmarks import cifar_p, generated_sequences, imagenet_p
 from robust_bench.corruptions import SizeWarning
 from robust_bench.corruptions.sequences import (
     PRESETS,
@@ -152,6 +153,14 @@ def test_only_noises_depend_on_the_difficulty(images, name):
         assert apart[1] > 1.5 * apart[0]
 
 
+def test_noises_are_told_by_look_up():
+    assert [name for name in NAMES if is_noise(name)] == ["gaussian_noise", "shot_noise", "speckle_noise"]
+    for module in (cifar_p, generated_sequences, imagenet_p):
+        assert module.is_noise is is_noise
+    with pytest.raises(ValueError, match="unknown sequence 'impulse_noise'"):
+        is_noise("impulse_noise")
+
+
 def test_the_ten_are_those_that_are_published():
     assert set(SEQUENCES) == set(ALEXNET_FLIP_PROBABILITIES)
     assert REPORTED["imagenet"] == SEQUENCES
@@ -189,7 +198,7 @@ def test_mistakes_are_told_at_once(name):
         frames(good, "fog", "cifar")
     with pytest.raises(ValueError, match="unknown preset 'tiny_imagenet' of sequences: choose from imagenet, cifar"):
         frames(good, name, "tiny_imagenet")
-    for difficulty in (0, 4, True, 1.5):
+    for difficulty in (0, 4, True, 1.5, 2.0):
         with pytest.raises(ValueError, match="difficulty must be one of 1, 2, 3, got"):
             frames(good, name, "cifar", difficulty)
     with pytest.raises(ValueError, match=r"takes uint8 images, got torch\.float32"):

@@ -113,6 +113,13 @@ def test_a_foreign_file_among_the_shards_does_not_count(tmp_path):
     assert kept.missing() == [1, 2]
 
 
+def test_the_size_of_shards_that_are_no_files_may_change(tmp_path):
+    Shards(folder=tmp_path, fingerprint={"seed": 0}, images=9, size=3, fixed_size=False).begin()
+    Shards(folder=tmp_path, fingerprint={"seed": 0}, images=9, size=4, fixed_size=False).begin()
+    with pytest.raises(ValueError, match="holds another copy: seed was 0, is 1"):
+        Shards(folder=tmp_path, fingerprint={"seed": 1}, images=9, size=4, what="copy", fixed_size=False).check()
+
+
 def test_a_folder_is_made_when_something_is_finished(tmp_path):
     kept = shards(tmp_path / "run")
     kept.check()

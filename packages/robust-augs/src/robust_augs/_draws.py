@@ -9,6 +9,7 @@ from torch import Tensor
 
 Draws = TypeVar("Draws", bound=Any)
 BUDGET = 2**22  # numbers, 16 MB of float32: temporaries of that size stay near the core and keep their memory
+DEVICE_BUDGET = 2**27  # half a gigabyte
 
 
 def select(draws: Draws, rows: Tensor | slice) -> Draws:
@@ -18,8 +19,9 @@ def select(draws: Draws, rows: Tensor | slice) -> Draws:
 
 
 def block_size(numbers: int, device: torch.device | str) -> int:
-    """How many images to work on at a time, if each takes so many temporary `numbers`; no limit beyond the CPU."""
-    return max(1, BUDGET // max(numbers, 1)) if torch.device(device).type == "cpu" else 2**31
+    """How many images to work on at a time, if each takes so many temporary `numbers`."""
+    budget = BUDGET if torch.device(device).type == "cpu" else DEVICE_BUDGET
+    return max(1, budget // max(numbers, 1))
 
 
 def in_blocks(transform: Callable[[Tensor, Draws], Tensor], images: Tensor, draws: Draws, *, numbers: int) -> Tensor:

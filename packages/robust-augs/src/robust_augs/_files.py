@@ -1,6 +1,7 @@
 """Images read from files, and files written whole or not at all."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,20 @@ def read_image(path: Path) -> Any:
     return default_loader(str(path))
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files in `folder` and below, in the order of their paths; links to folders are followed, but not upwards."""
+    found = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root).resolve()
+        folders[:] = [name for name in folders if not here.is_relative_to(Path(root, name).resolve())]
+        found += [Path(root, name) for name in names]
+    return sorted(found)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that nobody ever sees a part of it: a file that exists is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A process number would not do: two machines that share a disk may have the same.
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         part.write_bytes(content)
         part.replace(path)

@@ -7,10 +7,13 @@ from robust_augs._images import as_float
 
 
 def as_levels(images: Tensor, *, quantize: bool) -> Tensor:
-    """Bring images in [0, 1] or uint8 to the scale 0..255: as uint8, the nearest levels, or as floats."""
+    """Bring images in [0, 1] or uint8 to the scale 0..255: as uint8, the nearest levels, or as floats.
+
+    As uint8 what lies beyond the range, which is looked for on a CPU only, becomes black or white.
+    """
     if not quantize:
         return as_float(images) * 255
-    return images if images.dtype == torch.uint8 else truncate(as_float(images) * 255 + 0.5)
+    return images if images.dtype == torch.uint8 else truncate((as_float(images) * 255 + 0.5).clamp_(0, 255))
 
 
 def truncate(levels: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class AdversarialNoise:
         with torch.enable_grad():
             normals = self._normals(images.shape, generator, images.device)
             noise = self.network(network_input(self.network, normals))
-            noisy = self._add(network_input(self.network, images).detach(), noise)
+            noisy = self._add(network_input(self.network, images).detach(), noise).to(images.device)
             with frozen(model):
                 return -torch.nn.functional.cross_entropy(model(noisy), labels)
 
@@ -149,6 +149,7 @@ class AdversarialNoise:
     def apply(self, images: Tensor, draws: AdversarialNoiseDraws) -> Tensor:
         """Add noise to `images` as drawn; a pure function of its arguments and the network.
 
+        The noise is made where the network is, and added to the images there.
         Only the noisy images are computed, so the host waits for the device once, to learn how many those are.
         """
         chosen = (draws.version >= 0).nonzero().squeeze(1)
@@ -156,7 +157,8 @@ class AdversarialNoise:
         if len(chosen) == 0:
             return result
         noise = self.network.replay(network_input(self.network, draws.normals[chosen]), draws.version[chosen])
-        result[chosen] = like(images, self._add(network_input(self.network, images[chosen]), noise))
+        noisy = self._add(network_input(self.network, images[chosen]), noise)
+        result[chosen] = like(images, noisy).to(images.device)
         return result
 
     def _normals(self, shape: torch.Size, generator: torch.Generator | None, device: torch.device | str) -> Tensor:

@@ -1,14 +1,14 @@
 """AugMax."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from robust_augs._frozen import frozen
 from robust_augs._images import as_float, check_images, like
 from robust_augs._levels import as_levels
 from robust_augs.augmix import mix
@@ -136,7 +136,7 @@ class AugMax:
             levels = apply_chains(as_levels(images.detach(), quantize=self.quantize), draws.chains, OPERATIONS)
         share, scores = draws.share, draws.scores
         chances = torch.full_like(labels, self.tau if self.friendly else self.steps + 1)
-        with evaluating(model):
+        with frozen(model):
             for _ in range(self.steps):
                 with torch.enable_grad():
                     share, scores = share.detach().requires_grad_(), scores.detach().requires_grad_()
@@ -163,17 +163,3 @@ def check_labels(images: Tensor, labels: Tensor) -> None:
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         got = f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise ValueError(f"labels must be the class indices of {len(images)} images, int64 of shape (N,), got {got}")
-
-
-@contextmanager
-def evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Put a model that is a module into eval mode, and afterwards each of its parts into the mode that it had."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode

@@ -18,7 +18,8 @@ class AugmentedLoader:
 
     Args:
         loader: gives batches of images (N, C, H, W), floats in [0, 1] or uint8, and labels (N, ...).
-        augmentation: a callable on batches, e.g. `AugMix.imagenet`.
+        augmentation: a callable on batches of images alone, e.g. `AugMix.imagenet`, that keeps their size where there
+            are several splits. `CrossStyle` and `AugMax`, which take labels, belong into the training loop.
         splits: 1 gives the augmented images alone. More give, as timm's `--aug-splits` does for a Jensen-Shannon loss,
             the clean images and then splits - 1 independent augmentations of them in one batch (splits * N, C, H, W),
             with the labels repeated.
@@ -57,6 +58,15 @@ class AugmentedLoader:
             else:
                 views = [images, *(self._augmented(images) for _ in range(self.splits - 1))]
                 yield torch.cat(views), torch.cat([labels] * self.splits)
+
+    @property
+    def mixup_enabled(self) -> bool:
+        """Whether timm's loader mixes the images, which its training script switches off at some epoch."""
+        return bool(self.loader.mixup_enabled)  # type: ignore[attr-defined]  # timm's loaders have it
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, enabled: bool) -> None:
+        self.loader.mixup_enabled = enabled  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]

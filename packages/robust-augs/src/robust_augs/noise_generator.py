@@ -81,7 +81,8 @@ class NoiseGenerator(nn.Module):
     def replay(self, normals: Tensor, version: Tensor) -> Tensor:
         """The same by `version` (N,) of the generator for each image: 0 is the present one, k the k-th remembered."""
         present = parameters_to_vector(self.parameters())[None]
-        return torch.vmap(self._with)(torch.cat([present, self.earlier])[version], normals)
+        vectors = torch.cat([present, self.earlier])[version.to(present.device)]
+        return torch.vmap(self._with)(vectors, normals)
 
     def _with(self, vector: Tensor, normals: Tensor) -> Tensor:
         """Noise of one image by the generator whose parameters are `vector`."""

@@ -66,6 +66,9 @@ class PatchGaussian:
 
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
+        for name in ("patch_size", "sigma"):  # ranges may come as lists, from a file of settings
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
         smallest, largest = self._sizes
         if not 1 <= smallest <= largest:
             raise ValueError(f"patch_size must be at least 1, or (smallest, largest), got {self.patch_size}")

@@ -59,6 +59,7 @@ class Patchwise:
 
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
+        object.__setattr__(self, "scale", tuple(self.scale))  # it may come as a list, from a file of settings
         if self.patch_size < 1:
             raise ValueError(f"patch_size must be at least 1 pixel, got {self.patch_size}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:

@@ -30,7 +30,8 @@ class PerImage(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     the same kind comes back. Draws come from torch's default generator, which a `DataLoader` seeds anew for every
     worker and epoch. On whole batches the augmentation itself is faster.
 
-    Those that mix images of a batch (`APRPair`, `CrossStyle`) do nothing to a single one: use them on batches.
+    `APRPair`, which mixes the images of a batch, does nothing to a single one; `CrossStyle` and `AugMax` take labels:
+    use those on batches.
 
     Args:
         augmentation: e.g. `AugMix.imagenet`. Its images are floats in [0, 1] or uint8, so it comes before the mean/std
@@ -53,6 +54,10 @@ class PerImage(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 -- torchvision's signature
         """Augment one image."""
         if isinstance(inpt, Image.Image):
+            if inpt.mode not in ("L", "RGB"):
+                raise ValueError(
+                    f"pictures must be of mode 'RGB' or 'L', got {inpt.mode!r}: image.convert('RGB') first"
+                )
             return functional.to_pil_image(self.augmentation(functional.pil_to_tensor(inpt)[None])[0])
         changed = self.augmentation(inpt.as_subclass(Tensor)[None])[0]
         return tv_tensors.wrap(changed, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else changed

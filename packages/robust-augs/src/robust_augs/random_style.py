@@ -58,7 +58,7 @@ class RandomStyle:
     def __post_init__(self) -> None:
         check_share("alpha", self.alpha)
         mean = self.mean.flatten()
-        if self.mean.numel() != self.mean.shape[-1] or self.covariance.shape != (len(mean), len(mean)):
+        if self.mean.shape[-1:] != mean.shape or self.covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must have shape (D,) and covariance (D, D), got {tuple(self.mean.shape)} and "
                 f"{tuple(self.covariance.shape)}"

@@ -5,10 +5,13 @@ single images for a data set that ends in floats in [0, 1], but for `mixup_cutmi
 torchvision draw from the global generators of torch, which a `DataLoader` seeds for every worker.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
+from robust_augs._images import check_share
 from robust_augs.apr import APRSingle
 from robust_augs.augmix import AugMix
 from robust_augs.per_image import PerImage
@@ -22,7 +25,7 @@ def cifar() -> v2.Transform:
 def cifar_augmix() -> v2.Transform:
     """Crop and flip, then AugMix: Hendrycks et al., ICLR 2020, arXiv:1912.02781, section 4."""
     return v2.Compose(
-        [v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=4), PerImage(AugMix.cifar), *_floats()],
+        [v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=4), *_floats(), PerImage(AugMix.cifar)],
     )
 
 
@@ -48,7 +51,7 @@ def imagenet(size: int = 224, color_jitter: float = 0.0) -> v2.Transform:
 def imagenet_augmix(size: int = 224) -> v2.Transform:
     """Crop and flip, then AugMix at the severity of the published ImageNet script: arXiv:1912.02781."""
     return v2.Compose(
-        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), PerImage(AugMix.imagenet), *_floats()],
+        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *_floats(), PerImage(AugMix.imagenet)],
     )
 
 
@@ -66,7 +69,7 @@ def deit(size: int = 224) -> v2.Transform:
             v2.RandAugment(num_ops=2, magnitude=9, interpolation=InterpolationMode.BICUBIC),
             *_floats(),
             v2.RandomErasing(p=0.25, value="random"),
-            v2.Lambda(_clipped),  # the noise of the erased boxes is normal
+            v2.Lambda(_clipped, tv_tensors.Image),  # the noise of the erased boxes is normal
         ],
     )
 
@@ -79,10 +82,17 @@ def mixup_cutmix(num_classes: int, mixup: float = 0.8, cutmix: float = 1.0, cutm
 
     Args:
         num_classes: of the labels.
-        mixup: alpha of MixUp's Beta(alpha, alpha).
-        cutmix: alpha of CutMix's.
-        cutmix_share: of the batches that CutMix gets.
+        mixup: alpha of MixUp's Beta(alpha, alpha), more than 0.
+        cutmix: alpha of CutMix's, more than 0.
+        cutmix_share: of the batches that CutMix gets; 0 is MixUp alone, 1 CutMix alone.
+
+    Raises:
+        ValueError: if a setting is out of range.
     """
+    for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+        if not alpha > 0:
+            raise ValueError(f"{name} must be more than 0, got {alpha}: cutmix_share switches one of the two off")
+    check_share("cutmix_share", cutmix_share)
     mixing = [v2.MixUp(alpha=mixup, num_classes=num_classes), v2.CutMix(alpha=cutmix, num_classes=num_classes)]
     return v2.RandomChoice(mixing, p=[1 - cutmix_share, cutmix_share])
 
@@ -92,5 +102,5 @@ def _floats() -> list[v2.Transform]:
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
 
 
-def _clipped(image: Tensor) -> Tensor:
-    return image.clamp(0, 1)
+def _clipped(image: tv_tensors.Image) -> Any:
+    return tv_tensors.wrap(image.clamp(0, 1), like=image)

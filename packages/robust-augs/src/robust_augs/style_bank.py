@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_augs._files import read_image, write_whole
+from robust_augs._files import files_below, read_image, write_whole
 from robust_augs._frozen import frozen, network_input
 from robust_augs._images import as_float, check_images
 
@@ -86,7 +86,7 @@ class StyleBank:
 
     @classmethod
     def from_folder(cls, encoder: Encoder, folder: str | Path, *, side: int = 224) -> "StyleBank":
-        """Take the styles of all images in `folder` and below, in the order of their paths.
+        """Take the styles of all images in `folder` and below, in the order of their paths; links are followed.
 
         As for Stylized-ImageNet, the largest square in the middle of each is brought to `side` pixels (Lanczos).
         Differs from there: paintings smaller than that are enlarged, not left out.
@@ -123,7 +123,7 @@ def _read_all(folder: Path) -> Iterator[Any]:
 
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of paintings at {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    paths = [path for path in files_below(folder) if path.suffix.lower() in IMG_EXTENSIONS]
     if not paths:
         raise FileNotFoundError(f"no image in {folder}: expected files that end in {', '.join(IMG_EXTENSIONS)}")
     yield from map(read_image, paths)

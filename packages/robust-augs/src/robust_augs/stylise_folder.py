@@ -1,17 +1,17 @@
 """Writes a stylised copy of a data set."""
 
-import hashlib
 import io
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_augs._files import read_image, write_whole
+from robust_augs._images import check_images
+from robust_augs._record import check_record, digest_of_names, digest_of_numbers
 from robust_augs.style import StyleDraws, StyleTransfer
 from robust_augs.stylised_folder import image_pairs
 
@@ -34,15 +34,18 @@ def stylise_folder(
     image, drawn uniformly. Here it is drawn from (seed, index of the image) alone. `StylisedFolder` reads the result.
 
     Copies that exist are kept, so a run that was cut off goes on where it stopped, and its files are those of a run in
-    one go, on the same machine. A copy is written whole or not at all. The settings lie beside the copies, in
-    `stylise_folder.json`; a run with others is refused, which a change of `transform` alone escapes.
+    one go, on the same machine. A copy is written whole or not at all. What they are made from lies beside the copies,
+    in `stylise_folder.json`: seed, alpha, the number of images, and hashes of their names and of the numbers in
+    encoder, decoder and bank. A run with others is refused. What has no numbers escapes: another `transform`, another
+    plain function as a network, and images that changed under the same names.
 
     Args:
         transfer: the style transfer, with a bank of styles. It runs where the encoder's parameters are.
         clean: folder with one folder of images per class, as `torchvision.datasets.ImageFolder` takes it.
         stylised: where to write `<class>/<name>.png`.
         transform: what is done with an image (RGB, of PIL) before; None keeps its size. Stylized-ImageNet has
-            `Compose([Resize(256), CenterCrop(224)])`. It may return an image of PIL or a tensor (3, H, W).
+            `Compose([Resize(256), CenterCrop(224)])`. It may return an image of PIL or a tensor (3, H, W),
+            floats in [0, 1] or uint8: not normalised.
         seed: of the choice of paintings.
         shard: (index, count): write only every count-th copy, for several processes at a time.
         progress: called as `progress(done, total)` after every image, also after those that existed.
@@ -52,18 +55,25 @@ def stylise_folder(
 
     Raises:
         FileNotFoundError: if there is no such folder, or a class without an image.
-        ValueError: if `transfer` has no bank, `shard` is not one, two images would have the same copy, or `stylised`
-            was written with other settings.
+        TypeError: if `transform` returns neither an image of PIL nor a tensor of floats or uint8.
+        ValueError: if `transfer` has no bank, `shard` is not one, two images would have the same copy, `stylised` was
+            written with other settings, or `transform` returns values outside [0, 1] or another shape.
     """
     if transfer.styles is None:
         raise ValueError("transfer has no paintings: StyleTransfer(..., styles=StyleBank.from_folder(encoder, folder))")
     place, count = shard
     if not 0 <= place < count:
         raise ValueError(f"shard must be (index, count) with 0 <= index < count, got {shard}")
-    target = Path(stylised)
-    _, pairs = image_pairs(Path(clean), target)
-    content = _digest(transfer.encoder, transfer.decoder, transfer.styles.mean, transfer.styles.std)
-    _check_record(target, {"seed": seed, "images": len(pairs), "alpha": transfer.alpha, "content": content})
+    source, target = Path(clean), Path(stylised)
+    _, pairs = image_pairs(source, target)
+    record = {
+        "seed": seed,
+        "images": len(pairs),
+        "names": digest_of_names(original.relative_to(source) for original, _, _ in pairs),
+        "alpha": transfer.alpha,
+        "content": digest_of_numbers(transfer.encoder, transfer.decoder, transfer.styles.mean, transfer.styles.std),
+    }
+    check_record(target / RECORD, record)
     written = 0
     mine = range(place, len(pairs), count)
     for done, index in enumerate(mine, start=1):
@@ -85,7 +95,9 @@ def _pixels(path: Path, transform: Callable[[Any], Any] | None) -> Tensor:
     if transform is not None:
         image = transform(image)
     pixels: Tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
-    return pixels.unsqueeze(0)
+    batch = pixels.unsqueeze(0)
+    check_images(batch.cpu())  # where values are looked at too
+    return batch
 
 
 def _png(transfer: StyleTransfer, image: Tensor, painting: int) -> bytes:
@@ -96,29 +108,3 @@ def _png(transfer: StyleTransfer, image: Tensor, painting: int) -> bytes:
     content = io.BytesIO()
     to_pil_image(levels.cpu()).save(content, "PNG")
     return content.getvalue()
-
-
-def _digest(*parts: Any) -> str:
-    """One hash of all weights and styles that the copies depend on; of plain functions there is nothing to hash."""
-    digest = hashlib.sha256()
-    for part in parts:
-        named = part.state_dict() if isinstance(part, nn.Module) else {"": part} if isinstance(part, Tensor) else {}
-        for name, tensor in named.items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _check_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write down with which settings a folder is made, or compare them with those of the run before."""
-    path = folder / RECORD
-    if path.is_file():
-        before = json.loads(path.read_text())
-        changed = [
-            f"{name} was {before.get(name)}, is {now}" for name, now in record.items() if now != before.get(name)
-        ]
-        if changed:
-            raise ValueError(f"{folder} was written with other settings ({'; '.join(changed)}): use another folder")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())

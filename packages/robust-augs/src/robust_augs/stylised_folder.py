@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import Dataset
 
-from robust_augs._files import read_image
+from robust_augs._files import files_below, read_image
 
 
 def image_pairs(clean: Path, stylised: Path) -> tuple[list[str], list[tuple[Path, Path, int]]]:
@@ -72,7 +72,7 @@ class StylisedFolder(Dataset[tuple[Any, int]]):
         if mode not in ("both", "random"):
             raise ValueError(f'mode must be "both" or "random", got {mode!r}')
         self.classes, self._pairs = image_pairs(Path(clean), Path(stylised))
-        present = set(Path(stylised).rglob("*.png"))
+        present = set(files_below(Path(stylised)))
         missing = [copy for _, copy, _ in self._pairs if copy not in present]
         if missing:
             some = ", ".join(str(path) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robust_bench.files import write_durably
 from robust_bench.judge import SUITES
-from robust_bench.shards import Shards
+from robust_bench.shards import FINGERPRINT, Shards
 
 Format = Literal["png", "npy"]
 ABOUT = "perturb.json"
@@ -53,7 +53,7 @@ def check_place(source: Path, out: Path, kept: str = KEPT) -> None:
     Args:
         source: folder of the images.
         out: folder of the copy.
-        kept: the hidden folder by which a copy that was begun is recognised.
+        kept: the hidden folder by whose fingerprint, its first file, a copy that was begun is recognised.
 
     Raises:
         ValueError: if one lies in the other, or `out` holds files that are no copy.
@@ -63,7 +63,8 @@ def check_place(source: Path, out: Path, kept: str = KEPT) -> None:
         raise ValueError(
             f"the copy cannot be written to {out}, since one of it and {source} holds the other: choose another --out"
         )
-    if out.is_dir() and not (out / kept).is_dir() and (others := sorted(entry.name for entry in out.iterdir())):
+    others = sorted({entry.name for entry in out.iterdir()} - {kept}) if out.is_dir() else []
+    if others and not (out / kept / FINGERPRINT).is_file():  # in this order, since another process may begin just now
         raise ValueError(f"{out} holds other files, such as {others[0]}: choose a new or an empty folder for --out")
 
 

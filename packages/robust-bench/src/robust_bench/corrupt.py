@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from robust_bench._checks import check_device
 from robust_bench.copies import check_place, copied_names
-from robust_bench.corrupt_report import FORMAT, KEPT, lacking, write_about
+from robust_bench.corrupt_report import ABOUT, FORMAT, KEPT, add_call, lacking, write_about
 from robust_bench.corrupt_source import Source, open_cifar, open_folders
 from robust_bench.corrupted_arrays import CorruptedArrays
 from robust_bench.corrupted_tree import ENDINGS, JPEG, CorruptedTree, Form
@@ -35,8 +35,9 @@ class Corrupt:
     Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019,
     arXiv:1903.12261. The copy has the form of the published sets: `OUT/<corruption>/<severity>/<class>/<image>.JPEG`,
     or, of CIFAR, `OUT/<corruption>.npy` with the severities one after another and `OUT/labels.npy`; the benchmarks
-    imagenet-c, tiny-imagenet-c and cifar-10-c read it. `OUT/corrupt.json` says everything that was done. The files hold
-    what imagenet-c:generated and cifar-10-c:generated make in memory; images of JPEG differ from that by its losses.
+    imagenet-c, tiny-imagenet-c and cifar-10-c read it. `OUT/corrupt.json` says everything that was done, and
+    which corruptions are complete. The files hold what imagenet-c:generated and cifar-10-c:generated make in memory,
+    nearly the same on a GPU; images of JPEG differ from that by its losses.
 
     Args:
         dir: folder of images <class>/<image>, as ImageNet's validation images in folders of wnids; for the preset cifar
@@ -55,10 +56,12 @@ class Corrupt:
         preprocessing: crop: resize the shorter side to 8/7 of the size, bilinear, and cut the centre; none: the files
             have their final size. By default crop for imagenet, none for the others.
         size: side of the clean images in pixels; by default the preset's. The constants are not scaled.
-        device: where to compute, cpu or cuda. On a GPU the workers only read.
+        device: where to compute, cpu or cuda. On a GPU the workers only read, and a few values differ: a copy that was
+            begun on one goes on there.
         workers: processes; by default one for each core of the CPU.
         progress: show a progress bar; by default on a terminal.
-        shard_size: images that are made together; by default 8, or 100 for the preset cifar.
+        shard_size: images that are made together; by default 8, or 100 for the preset cifar, where it must stay the
+            same until the copy is complete.
         shard: "i/n": do only the i-th of n parts, counted from 0, as one of n separate jobs; the last one finishes the
             copy.
     """
@@ -144,13 +147,26 @@ class Corrupt:
                 "copy": FORMAT,
                 **self._settings(textures),
                 "preprocessing": treatment.settings,
-                "data_sha256": source.fingerprint,
+                "listing_sha256": source.fingerprint,
+                "device": device.type,
                 "versions": dict(versions()),
             },
             images=len(source),
             size=self._at_once,
+            what="corrupted copy",
+            fixed_size=self._arrays,
         )
         shards.check()
+        about = self._settings(textures) | {
+            "data": {
+                "name": source.name,
+                "path": str(self.dir),
+                "listing_sha256": source.fingerprint,
+                "images": len(source),
+                "classes": dict(source.classes),
+                "preprocessing": treatment.settings,
+            }
+        }
         absent = ~files.present()
         missing = [shard for shard in range(shards.count) if absent[:, shards.ids(shard)].any()]
         first = world.rank == 0 or not world.together
@@ -169,24 +185,15 @@ class Corrupt:
             )
             check_space(self.out, corrupting.needed())
             shards.begin()
+            if not (self.out / ABOUT).is_file():  # before the first image, which is else taken for a published one
+                write_about(self.out, about)
             corrupting.work(mine, device, self._workers(), self.progress if first else False)
         world.wait()
         complete = bool(files.present().all())
         world.wait()  # until all have looked: arrays are put together from pieces, which are removed
         if first and complete and (missing or lacking(self.out, cells)):
             files.finish()
-            about = {
-                "data": {
-                    "path": str(self.dir),
-                    "sha256": source.fingerprint,
-                    "images": len(source),
-                    "classes": dict(source.classes),
-                    "preprocessing": treatment.settings,
-                },
-                "device": str(device),
-                "command": self._command(),
-            }
-            write_about(self.out, cells, self._settings(textures) | about)
+            add_call(self.out, cells, {"device": str(device), "command": self._command()}, about)
         return complete
 
     @property
@@ -230,7 +237,8 @@ class Corrupt:
     def _treatment(self) -> Preprocess | AsStored:
         """How image files become clean images."""
         crop = self.preset == "imagenet" if self.preprocessing is None else self.preprocessing == "crop"
-        return Preprocess(size=self._side) if crop else AsStored(stored=self._side)
+        advice = "give --preprocessing crop to have images resized and cut"
+        return Preprocess(size=self._side) if crop else AsStored(stored=self._side, advice=advice)
 
     def _files(self, source: Source, cells: tuple[Cell, ...]) -> CorruptedFiles:
         """Where the corrupted images go."""
@@ -245,7 +253,8 @@ class Corrupt:
             )
         form = self.format or "jpeg"
         names = copied_names(source.names, ENDINGS[form])
-        return CorruptedTree(folder=self.out, names=names, cells=cells, form=form)
+        unfinished = self.out / KEPT / "unfinished"
+        return CorruptedTree(folder=self.out, unfinished=unfinished, names=names, cells=cells, form=form)
 
     def _command(self) -> dict[str, Any]:
         """Everything that was asked for, as one would write it into a file for --config."""

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from robust_bench.versions import versions
 ABOUT = "corrupt.json"
 KEPT = ".corrupt"
 FORMAT = "robust-corrupt/1"
+_CALLS = "calls"
 _IN_RESULTS = ("preset", "variant", "seed", "frost", "jpeg85")
 
 
@@ -63,20 +65,69 @@ def lacking(folder: Path, cells: Iterable[tuple[str, int]]) -> list[tuple[str, i
     return [(name, severity) for name, severity in cells if severity not in corruptions.get(name, ())]
 
 
-def write_about(folder: Path, cells: Iterable[tuple[str, int]], about: Mapping[str, Any]) -> None:
-    """Write `corrupt.json`, when all these corruptions at their severities are there, beside those of before."""
-    before = known(folder)
-    complete = {} if before is None else {name: set(severities) for name, severities in before.corruptions.items()}
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write `corrupt.json` with what calls have finished, which may be nothing yet.
+
+    Every call keeps a file of its own and `corrupt.json` is put together from all of them, until no other has come
+    meanwhile: so of calls that finish at the same time, the last to write knows all.
+
+    Args:
+        folder: of the copy.
+        about: what is the same for all calls.
+
+    Raises:
+        ValueError: if the file of a call is damaged; it is named.
+    """
+    written = None
+    while written != (files := sorted((folder / KEPT / _CALLS).glob("*.json"))):
+        calls = [_call(file) for file in files]
+        complete: dict[str, set[int]] = {}
+        for call in calls:
+            for name, severities in call["cells"].items():
+                complete.setdefault(name, set()).update(severities)
+        document = {
+            "format": FORMAT,
+            **about,
+            "corruptions": {name: sorted(severities) for name, severities in complete.items()},
+            "commands": calls,
+            "versions": dict(versions()),
+        }
+        write_durably(folder / ABOUT, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        written = files
+
+
+def add_call(folder: Path, cells: Iterable[tuple[str, int]], call: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write `corrupt.json`, when all these corruptions at their severities are there, beside those of before.
+
+    Args:
+        folder: of the copy.
+        cells: that the call asked for.
+        call: what is to be known of it.
+        about: what is the same for all calls.
+
+    Raises:
+        ValueError: if the file of another call is damaged; it is named.
+    """
+    severities: dict[str, list[int]] = {}
     for name, severity in cells:
-        complete.setdefault(name, set()).add(severity)
-    document = {
-        "format": FORMAT,
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        **about,
-        "corruptions": {name: sorted(severities) for name, severities in complete.items()},
-        "versions": dict(versions()),
-    }
-    write_durably(folder / ABOUT, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        severities.setdefault(name, []).append(severity)
+    now = datetime.datetime.now(datetime.UTC)
+    document = {"created": now.strftime("%Y-%m-%dT%H:%M:%SZ"), **call, "cells": severities}
+    file = folder / KEPT / _CALLS / f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(4)}.json"
+    write_durably(file, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    write_about(folder, about)
+
+
+def _call(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found["cells"] = {name: list(severities) for name, severities in found["cells"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}): remove it, and give the same command again, and then those of corruptions "
+            f"that {ABOUT} no longer names"
+        ) from error
+    return found
 
 
 def generated(folder: Path, cells: Iterable[tuple[str, int]]) -> dict[str, Any]:

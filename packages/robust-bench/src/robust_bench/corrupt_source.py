@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
 from robust_bench.datasets import Folder, class_folders
-from robust_bench.datasets.cifar import FOLDERS, cifar
+from robust_bench.datasets.cifar import FOLDERS, SIDE, cifar
 from robust_bench.datasets.labelled_folder import LabelledFolder
 from robust_bench.preprocess import AsStored, Preprocess
 
@@ -19,13 +19,16 @@ class Source:
     """Clean images.
 
     Args:
+        name: of the data set: CIFAR-10, CIFAR-100 or folder.
         data: the images, float in [0, 1], with their labels.
-        fingerprint: of the images, and of what is done to them.
+        fingerprint: sha256 of the names, sizes and labels of the files, not of their contents, or of the labels and a
+            hundred of the images of CIFAR's own files; and of what is done to the images.
         names: of the files, "<class>/<image>"; none where the images lie in one file.
         labels: of the images.
         classes: how many images each class has.
     """
 
+    name: str
     data: Dataset[Any]
     fingerprint: str
     names: Sequence[str]
@@ -53,24 +56,43 @@ def open_cifar(path: Path, treatment: Preprocess | AsStored) -> Source:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if files are damaged, there are no class folders, one is empty, an image lies elsewhere, or CIFAR's
-            own images were to be resized.
+        ValueError: if files are damaged, both CIFAR-10 and CIFAR-100 lie there, there are no class folders, one is
+            empty, an image lies elsewhere, or CIFAR's own images were to be resized.
     """
-    for classes in (10, 100):
-        if path.name == FOLDERS[classes] or (path / FOLDERS[classes]).is_dir():
-            if not isinstance(treatment, AsStored):
-                raise ValueError("CIFAR's own files have their final size: leave --preprocessing crop out")
-            arrays = cifar(path, classes, preprocess=treatment)
-            counts = sorted(Counter(arrays.labels).items())
-            return Source(
-                data=arrays,
-                fingerprint=arrays.fingerprint,
-                names=(),
-                labels=arrays.labels,
-                classes={str(label): count for label, count in counts},
-            )
-    folder = Folder(path, preprocess=treatment)
-    return _of_files(folder, folder.labels)
+    classes = _cifar_in(path)
+    if classes is None:
+        folder = Folder(path, preprocess=treatment)
+        return _of_files(folder, folder.labels)
+    if treatment != AsStored(stored=SIDE):
+        raise ValueError("CIFAR's own files have their final size: leave --preprocessing crop and --size out")
+    arrays = cifar(path, classes, preprocess=AsStored(stored=SIDE))
+    counts = sorted(Counter(arrays.labels).items())
+    return Source(
+        name=f"CIFAR-{classes}",
+        data=arrays,
+        fingerprint=arrays.fingerprint,
+        names=(),
+        labels=arrays.labels,
+        classes={str(label): count for label, count in counts},
+    )
+
+
+def _cifar_in(path: Path) -> Literal[10, 100] | None:
+    """Tell which CIFAR a folder is or holds, by the number of classes.
+
+    Raises:
+        ValueError: if it holds both.
+    """
+    both: tuple[Literal[10, 100], ...] = (10, 100)
+    for classes in both:
+        if path.name == FOLDERS[classes]:
+            return classes
+    match [classes for classes in both if (path / FOLDERS[classes]).is_dir()]:
+        case []:
+            return None
+        case [classes]:
+            return classes
+    raise ValueError(f"{path} holds both {FOLDERS[10]} and {FOLDERS[100]}: name the folder itself, one of the two")
 
 
 def _of_files(data: LabelledFolder | Folder, labels: Mapping[str, int]) -> Source:
@@ -78,6 +100,7 @@ def _of_files(data: LabelledFolder | Folder, labels: Mapping[str, int]) -> Sourc
     classes = [PurePosixPath(name).parent.name for name in names]
     counts = Counter(classes)
     return Source(
+        name="folder",
         data=data,
         fingerprint=data.fingerprint,
         names=names,

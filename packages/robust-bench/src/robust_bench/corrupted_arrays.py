@@ -13,7 +13,7 @@ from torch import Tensor
 from robust_bench.corruption_cells import Cell
 from robust_bench.corruptions.presets import SEVERITIES
 from robust_bench.datasets.arrays import mapped
-from robust_bench.files import write_durably
+from robust_bench.files import remove_abandoned, write_durably
 
 LABELS = "labels.npy"
 _PIECES = "pieces"
@@ -28,7 +28,7 @@ class CorruptedArrays:
 
     Args:
         folder: of the files.
-        kept: folder of the pieces, which are removed one corruption after another.
+        kept: folder of the pieces, which are removed one corruption after another, and of what is being written.
         labels: of the N images, by their ids.
         corruptions: what is to be there.
         side: of the images, in pixels.
@@ -51,6 +51,11 @@ class CorruptedArrays:
     def spare(self) -> int:
         """The bytes that are needed for a while: the pieces of a corruption stay until its file is there."""
         return len(SEVERITIES) * len(self.labels) * self._image
+
+    @property
+    def unfinished(self) -> Path:
+        """Folder of what is being written."""
+        return self.kept / "unfinished"
 
     def present(self) -> npt.NDArray[np.bool_]:
         """Tell what is there, in files or pieces, (cells, images)."""
@@ -82,23 +87,25 @@ class CorruptedArrays:
         return float(self._image)
 
     def finish(self) -> None:
-        """Put the pieces together; another process may be doing the same.
+        """Put the pieces together, and remove what killed processes have left; another may be doing the same.
 
         Raises:
             ValueError: if a piece is damaged; it is named.
         """
         labels = np.tile(np.asarray(self.labels), len(SEVERITIES))
         small = labels.astype(np.uint8)  # as published
-        write_durably(self.folder / LABELS, _npy(small if np.array_equal(small, labels) else labels))
+        content = _npy(small if np.array_equal(small, labels) else labels)
+        write_durably(self.folder / LABELS, content, unfinished=self.unfinished)
         for name in self.corruptions:
             file = self._file(name)
             if not file.is_file():
                 try:
-                    write_durably(file, self._content(name))
+                    write_durably(file, self._content(name), unfinished=self.unfinished)
                 except FileNotFoundError:
                     if not file.is_file():  # else another process has finished it, and removed the pieces
                         raise
             shutil.rmtree(self.kept / _PIECES / name, ignore_errors=True)
+        remove_abandoned(self.unfinished)
 
     def _content(self, name: str) -> Iterator[bytes]:
         header = io.BytesIO()

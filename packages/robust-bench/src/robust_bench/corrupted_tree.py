@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from robust_bench.corruption_cells import Cell
+from robust_bench.files import remove_abandoned
 
 Form = Literal["jpeg", "png"]
 ENDINGS = {"jpeg": "JPEG", "png": "png"}
@@ -40,12 +41,14 @@ class CorruptedTree:
 
     Args:
         folder: that the corruptions lie in.
+        unfinished: folder of what is being written.
         names: of the images below a severity, as "n01440764/ILSVRC2012_val_00000293.JPEG", by their ids.
         cells: what is to be there.
         form: of the files.
     """
 
     folder: Path
+    unfinished: Path
     names: Sequence[str]
     cells: tuple[Cell, ...]
     form: Form
@@ -74,9 +77,7 @@ class CorruptedTree:
 
     def finish(self) -> None:
         """Remove what killed processes have left of files that they were writing."""
-        for cell in self.cells:
-            for file in self._base(cell).glob("*/.*.tmp"):
-                file.unlink(missing_ok=True)
+        remove_abandoned(self.unfinished)
 
     def _base(self, cell: Cell) -> Path:
         return self.folder / cell.corruption / str(cell.severity)

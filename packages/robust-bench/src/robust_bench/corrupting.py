@@ -39,6 +39,11 @@ class CorruptedFiles(Protocol):
         """Bytes that are needed only for a while."""
         ...
 
+    @property
+    def unfinished(self) -> Path:
+        """Folder of what is being written, on the same disk."""
+        ...
+
     def present(self) -> npt.NDArray[np.bool_]:
         """Tell what is there, (cells, images)."""
         ...
@@ -119,7 +124,7 @@ class Corrupting:
             for cell, rows in self._missing(ids):
                 some = [ids[row] for row in rows]
                 images = self.corrupted(levels[rows], cell, some)
-                self.files.write(cell, some, images, lambda path, content: later(write_durably, path, content))
+                self.files.write(cell, some, images, lambda path, content: later(self._put, path, content))
 
     def read(self, shard: int) -> npt.NDArray[np.uint8]:
         """Read the clean images of a shard, uint8 (N, 3, H, W)."""
@@ -133,7 +138,7 @@ class Corrupting:
             for cell, rows in self._missing(ids):
                 some = [ids[row] for row in rows]
                 images = self.corrupted(there[rows], cell, some).cpu()
-                later(self.files.write, cell, some, images, write_durably)
+                later(self.files.write, cell, some, images, self._put)
 
     def levels(self, ids: Sequence[int]) -> Tensor:
         """Read clean images, uint8 (N, 3, H, W)."""
@@ -153,6 +158,9 @@ class Corrupting:
                 ids=torch.tensor(ids),
                 frost=self.frost,
             )
+
+    def _put(self, path: Path, content: bytes) -> None:
+        write_durably(path, content, unfinished=self.files.unfinished)
 
     def _missing(self, ids: range) -> Iterator[tuple[Cell, list[int]]]:
         """The cells in which some of these images are missing, with the positions of these among them."""

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+_OLD = 3600.0  # seconds
 
 
 def sha256(path: Path) -> str:
@@ -24,17 +27,24 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"{path} cannot be a folder, since {nearest} is a file: choose another --out")
 
 
-def write_durably(path: Path, content: str | bytes | Iterable[bytes]) -> Path:
+def write_durably(path: Path, content: str | bytes | Iterable[bytes], *, unfinished: Path | None = None) -> Path:
     """Write text (as UTF-8), bytes, or pieces of bytes; a crash leaves the old content or the new one, never a part.
 
-    The content goes to a temporary file beside the target, is flushed to the disk and renamed over it. Missing parent
-    folders are made.
+    The content goes to a temporary file, is flushed to the disk and renamed over the target. Missing folders are made.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        unfinished: folder of the temporary file, on the same disk; by default that of the target. A process that is
+            killed leaves its temporary file there.
 
     Raises:
         OSError: if the folder cannot be written; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    folder_of_part = unfinished or path.parent
+    folder_of_part.mkdir(parents=True, exist_ok=True)
+    temporary = folder_of_part / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         with temporary.open("wb") as file:
             match content:
@@ -56,6 +66,19 @@ def write_durably(path: Path, content: str | bytes | Iterable[bytes]) -> Path:
         finally:
             os.close(folder)
     return path
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files from a folder of unfinished ones that nobody has written to for an hour.
+
+    Younger ones may be those that another process is writing now.
+    """
+    for file in folder.glob(".*.tmp"):
+        try:
+            if time.time() - file.stat().st_mtime > _OLD:
+                file.unlink()
+        except FileNotFoundError:  # another process has finished or removed it
+            continue
 
 
 def create_durably(path: Path, content: str) -> None:

@@ -224,7 +224,13 @@ class Perturb:
             folder=self.out,
             names=copied_names((data.filename(index) for index in range(len(data))), self.format),
             form=self.format,
-            shards=Shards(folder=self.out / KEPT, fingerprint=fingerprint, images=len(data), size=self.shard_size),
+            shards=Shards(
+                folder=self.out / KEPT,
+                fingerprint=fingerprint,
+                images=len(data),
+                size=self.shard_size,
+                what="adversarial copy",
+            ),
         )
 
     def _about(self, data: Folder, treatment: Preprocess | AsStored) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """From an image file to what a model takes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class AsStored:
     Args:
         stored: side of the files' square, in pixels.
         size: side that the model takes; None means the files'.
+        advice: for who has files of another size.
 
     Raises:
         ValueError: if a size is not positive; and for an image of another size than `stored` when it is taken.
@@ -79,6 +80,7 @@ class AsStored:
 
     stored: int
     size: int | None = None
+    advice: str = field(default="these files must not have been resized", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("stored", "size"):
@@ -104,8 +106,7 @@ class AsStored:
 
         if image.size != (self.stored, self.stored):
             raise ValueError(
-                f"expected {self.stored} x {self.stored} pixels, got {image.size[0]} x {image.size[1]}: these files "
-                "must not have been resized"
+                f"expected {self.stored} x {self.stored} pixels, got {image.size[0]} x {image.size[1]}: {self.advice}"
             )
         if self.size not in (None, self.stored):
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)

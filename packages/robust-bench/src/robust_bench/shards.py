@@ -48,12 +48,16 @@ class Shards:
         fingerprint: everything that the result depends on, as JSON values.
         images: how many the data set has.
         size: images of a shard; the last may have fewer.
+        what: the folder holds, for messages.
+        fixed_size: whether another `size` makes it another evaluation, as where a shard is a file.
     """
 
     folder: Path
     fingerprint: Mapping[str, Any]
     images: int
     size: int
+    what: str = "evaluation"
+    fixed_size: bool = True
 
     @classmethod
     def found(cls, folder: Path) -> "Shards":
@@ -83,7 +87,7 @@ class Shards:
             return
         if (theirs := _read(file)) != (mine := self._document()):
             raise ValueError(
-                f"{self.folder} holds another evaluation: {'; '.join(_differences(theirs, mine))}. "
+                f"{self.folder} holds another {self.what}: {'; '.join(_differences(theirs, mine))}. "
                 "Choose another folder to begin anew, or give the settings of the first run to go on"
             )
 
@@ -199,9 +203,8 @@ class Shards:
         return write_durably(self.folder / RECORDS, (self._file(shard).read_bytes() for shard in range(self.count)))
 
     def _document(self) -> Any:
-        return plain(
-            {"format": _FORMAT, "images": self.images, "shard_size": self.size, **self.fingerprint}, "fingerprint"
-        )
+        size = {"shard_size": self.size} if self.fixed_size else {}
+        return plain({"format": _FORMAT, "images": self.images, **size, **self.fingerprint}, "fingerprint")
 
     @property
     def _folder(self) -> Path:

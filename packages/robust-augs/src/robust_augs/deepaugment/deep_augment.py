@@ -1,18 +1,21 @@
 """DeepAugment: distorted copies of a data set by image-to-image networks with edited weights and activations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from robust_augs._images import as_float, check_images, check_share, like
+from robust_augs._record import check_record, digest_of_names, digest_of_numbers
 from robust_augs.deepaugment.autoencoder import Autoencoder
-from robust_augs.deepaugment.folders import find_images, prepare_target, read_image, write_image
+from robust_augs.deepaugment.folders import check_outside, find_images, read_image, write_image
 from robust_augs.deepaugment.layers import check_body, find_body, find_head, submodule
 from robust_augs.deepaugment.streams import edits_in_force, stream
 from robust_augs.deepaugment.super_resolution import SuperResolution
+
+RECORD = "deepaugment.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +137,15 @@ class DeepAugment:
 
         Args:
             images: the batch, not resized; it is not changed. Its images share all edits but the random masks.
-            generator: where all draws come from; None takes torch's default generator of the network's device.
+            generator: where all draws come from; None takes torch's default generator of the CPU, wherever the
+                network is.
 
         Raises:
             TypeError: if `images` is not a tensor of floats or uint8.
             ValueError: if `images` has another shape, or values that are not finite or outside [0, 1].
         """
         check_images(images)
+        generator = torch.default_generator if generator is None else generator
         edited = self.editor.edit(generator)
         return like(images, self._pass(edited, as_float(images), generator).to(images.device))
 
@@ -162,7 +167,8 @@ class DeepAugment:
         Args:
             source: a folder of images; other files in it are left alone.
             target: the folder to write to, outside of `source`; it is made if need be. `deepaugment.json` in it keeps
-                the settings, since only a run with the same may go on.
+                the settings and hashes of the file names and of the network's numbers, since only a run with the same
+                may go on.
             seed: of all draws.
             shard: (index, count): write only this one of `count` parts, for several processes at a time.
             progress: called as `progress(done, total)` after every image, also after those that existed.
@@ -182,8 +188,18 @@ class DeepAugment:
             raise ValueError(f"shard must be (index, count) with 0 <= index < count, got {shard}")
         files = find_images(source)
         method = {SuperResolution: "edsr", Autoencoder: "cae"}[type(self.editor)]
-        settings = {"seed": seed, "probability": self.probability, "side": self.side, "images": len(files)}
-        prepare_target(source, target, {"method": method, **settings})
+        record = {
+            "method": method,
+            **{own.name: getattr(self.editor, own.name) for own in fields(self.editor) if own.name != "network"},
+            "network": digest_of_numbers(self.editor.network),
+            "seed": seed,
+            "probability": self.probability,
+            "side": self.side,
+            "images": len(files),
+            "names": digest_of_names(files),
+        }
+        check_outside(source, target)
+        check_record(target / RECORD, record)
         in_force = edits_in_force(len(files), seed, self.probability)
         own = range(len(files) * part // parts, len(files) * (part + 1) // parts)
         edited, edit, written = self.editor.network, -1, 0

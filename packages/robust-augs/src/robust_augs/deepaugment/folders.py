@@ -1,8 +1,6 @@
 """Image files of a folder `<class>/<file>`: found, read and written."""
 
 import io
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +8,6 @@ from torch import Tensor
 from robust_augs._files import write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-RECORD = "deepaugment.json"
 
 
 def find_images(source: Path) -> list[Path]:
@@ -28,21 +25,10 @@ def find_images(source: Path) -> list[Path]:
     return sorted(found, key=Path.as_posix)
 
 
-def prepare_target(source: Path, target: Path, record: Mapping[str, object]) -> None:
-    """Make the folder `target` and keep in it what its files are made from.
-
-    Raises:
-        ValueError: if it lies in `source`, or holds files that were made otherwise.
-    """
+def check_outside(source: Path, target: Path) -> None:
+    """Refuse a target in the source, whose files would become images of it."""
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise ValueError(f"the target must lie outside the source {source}, got {target}")
-    target.mkdir(parents=True, exist_ok=True)
-    if (target / RECORD).exists():
-        known = json.loads((target / RECORD).read_text(encoding="utf-8"))
-        if known != record:
-            raise ValueError(f"{target} was begun with {known}, not {record}: take the same settings or another target")
-    else:
-        write_whole(target / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def read_image(path: Path, side: int) -> Tensor:

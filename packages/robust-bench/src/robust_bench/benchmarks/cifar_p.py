@@ -16,8 +16,8 @@ from robust_bench.benchmarks.cifar import (
 from robust_bench.benchmarks.entry import Entry, Options, is_there, locate
 from robust_bench.benchmarks.flip_scores import flip_scores, mean_flip_probability
 from robust_bench.benchmarks.opening import opening
-from robust_bench.conditions.flips import Flips, is_noise
-from robust_bench.corruptions.sequences import PRESETS
+from robust_bench.conditions.flips import Flips
+from robust_bench.corruptions.sequences import PRESETS, is_noise
 from robust_bench.datasets.arrays import Arrays
 from robust_bench.datasets.cifar import FOLDERS, SIDE, cifar
 from robust_bench.part import Benchmark

@@ -7,8 +7,8 @@ from robust_bench.benchmarks.data_settings import as_stored, data_settings
 from robust_bench.benchmarks.entry import Entry, Options
 from robust_bench.benchmarks.flip_scores import flip_scores, mean_flip_probability
 from robust_bench.benchmarks.opening import opening
-from robust_bench.conditions.flips import Flips, is_noise
-from robust_bench.corruptions.sequences import SEQUENCES, VALIDATION_SEQUENCES
+from robust_bench.conditions.flips import Flips
+from robust_bench.corruptions.sequences import SEQUENCES, VALIDATION_SEQUENCES, is_noise
 from robust_bench.datasets.imagenet_classes import IMAGENET
 from robust_bench.datasets.video import Videos, pyav
 from robust_bench.metrics import mean_flip_rate

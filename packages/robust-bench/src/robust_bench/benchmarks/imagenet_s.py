@@ -46,16 +46,15 @@ class Decoded:
 
     @property
     def label(self) -> str:
-        """Name the cell, and who resized if it was not the library of that name."""
+        """Name the cell, and the path of colour if there is one."""
         colour = "" if self.reading.colour == "rgb" else f", {self.reading.colour}"
-        by = " (by torch)" if self.reading.by == "torch" else ""
-        return f"{self.reading.decoder}, {self.reading.resizer}{by}{colour}"
+        return f"{_cell(self.settings)}{colour}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Give all names."""
+        """Give all names, and the versions of the libraries."""
         names = ("decoder", "resizer", "resized_by", "colour")
-        return {"kind": "decoding"} | {name: getattr(self.reading, name) for name in names}
+        return {"kind": "decoding"} | {name: getattr(self.reading, name) for name in names} | self.reading.versions
 
     def change(self, _model: Model, images: Tensor, _labels: Tensor, _random: ImageRandom, /) -> Tensor:
         """Return the same images."""
@@ -76,8 +75,9 @@ def colour_scores(found: Found) -> Iterator[Row]:
 
 
 def _cell(settings: Mapping[str, Any]) -> str:
+    """Name a pair of decoder and resizer, and who resized if it was not the library of that name."""
     by = " (by torch)" if settings["resized_by"] == "torch" else ""
-    return f"{settings['decoder']} {settings['resizer']}{by}"
+    return f"{settings['decoder']}, {settings['resizer']}{by}"
 
 
 def _scores(found: Found, benchmark: str, total: int, cell: Callable[[Mapping[str, Any]], str]) -> Iterator[Row]:
@@ -121,10 +121,10 @@ def _build(options: Options) -> Benchmark:
         for decoder, resizer in cells
     }
     parts = _parts(NAME, readings, options)
-    if lacking := missing():
+    if lacking := [f"{package}: {reason}" for package, reason in missing().items()]:
         warnings.warn(
             f"{len(CELLS) - len(cells)} of the {len(CELLS)} cells of {NAME} are left out, since their decoders' "
-            f"packages are missing ({', '.join(lacking)}): pip install 'robust-bench[system]'. The score says over "
+            f"packages are missing ({'; '.join(lacking)}): pip install 'robust-bench[system]'. The score says over "
             "which cells it is, and where torch resized in OpenCV's place",
             EvaluationWarning,
             stacklevel=2,

@@ -22,16 +22,6 @@ ZIPF_DISTANCE = "zipf_distance"
 """The further column of the mean Zipf distance between compared frames."""
 
 
-def is_noise(perturbation: str) -> bool:
-    """Tell whether a perturbation's frames are all compared with the first, which is clean.
-
-    Examples:
-        >>> is_noise("speckle_noise"), is_noise("tilt")
-        (True, False)
-    """
-    return perturbation.endswith("noise")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Generated:
     """How frames were made that come out of no files.

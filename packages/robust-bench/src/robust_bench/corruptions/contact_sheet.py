@@ -52,8 +52,10 @@ def contact_sheet(
     """
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch tensor (3, H, W), got {type(image).__name__}")
-    if image.ndim != 3:
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
         raise ValueError(f"image must be one image (3, H, W) or (1, H, W), got the shape {tuple(image.shape)}")
+    if image.dtype != torch.uint8:
+        raise ValueError(f"image must be uint8, got {image.dtype}: convert with (image * 255).round().to(torch.uint8)")
     if tile < 16:
         raise ValueError(f"tile must be at least 16 pixels for the letters to be legible, got {tile}")
     height, width = image.shape[1:]

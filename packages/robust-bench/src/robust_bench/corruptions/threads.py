@@ -27,4 +27,3 @@ def side_by_side(work: Callable[[Piece], Result], pieces: Sequence[Piece], threa
             yield from pool.map(work, pieces)
     finally:
         torch.set_num_threads(before)
-

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robust_bench.datasets.colour_path import COLOUR_PATHS
-from robust_bench.datasets.decoders import DECODERS, Pixels
-from robust_bench.datasets.library_resize import By, check_resizing, resized, resizing_name
+from robust_bench.datasets.decoders import DECODERS, Pixels, version
+from robust_bench.datasets.library_resize import By, check_resizing, resized, resizing_name, resizing_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,22 @@ class Reading:
         return resizing_name(self.resizer, self.by)
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that decode and resize, on which pixels depend; torch's is left out.
+
+        Raises:
+            ImportError: if one is not installed, or cannot be imported.
+        """
+        resizer = resizing_version(self.resizer, self.by)
+        return {"decoder_version": version(self.decoder)} | ({} if resizer is None else {"resizer_version": resizer})
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """Give the names, and the steps in words."""
+        """Give the names, the versions, and the steps in words.
+
+        Raises:
+            ImportError: if a library is not installed, or cannot be imported.
+        """
         resize = f"{self.resizer} (computed by {self.resized_by}) to {self.side} x {self.side}"
         colour = "" if self.colour == "rgb" else f"{self.colour}, "
         return {
@@ -65,6 +79,7 @@ class Reading:
             "resized_by": self.resized_by,
             "colour": self.colour,
             "size": self.size,
+            **self.versions,
             "steps": f"decode by {self.decoder}, {colour}{resize}, CenterCrop({self.size})",
         }
 
@@ -77,7 +92,7 @@ class Reading:
 
         Raises:
             ValueError: if they cannot be decoded.
-            ModuleNotFoundError: if a library is not installed.
+            ImportError: if a library is not installed, or cannot be imported.
         """
         pixels = DECODERS[self.decoder](content)
         path = COLOUR_PATHS[self.colour]

@@ -1,5 +1,6 @@
 """From the bytes of an image file to pixels, by three libraries that do not agree on them."""
 
+import functools
 import importlib
 import importlib.util
 import io
@@ -28,7 +29,7 @@ def opencv(content: bytes) -> Pixels:
 
     Raises:
         ValueError: if it cannot.
-        ModuleNotFoundError: if OpenCV is not installed.
+        ImportError: if OpenCV is not installed, or cannot be imported.
     """
     cv2 = library("cv2")
     found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -42,7 +43,7 @@ def ffmpeg(content: bytes) -> Pixels:
 
     Raises:
         ValueError: if it cannot.
-        ModuleNotFoundError: if PyAV is not installed.
+        ImportError: if PyAV is not installed, or cannot be imported.
     """
     av = library("av")
     try:
@@ -58,13 +59,16 @@ DECODERS: Mapping[str, Callable[[bytes], Pixels]] = {"pil": pil, "opencv": openc
 
 _PACKAGES = {"opencv": "cv2", "ffmpeg": "av"}
 
+_NAMES = {"pil": "Pillow", "opencv": "OpenCV", "ffmpeg": "PyAV"}
+
 CELLS = tuple((decoder, resizer) for decoder in DECODERS for resizer in RESIZERS)
 """The 33 cells of the published score."""
 
 
-def missing() -> tuple[str, ...]:
-    """Packages without which some decoders are not there."""
-    return tuple(package for package in _PACKAGES.values() if importlib.util.find_spec(package) is None)
+def missing() -> dict[str, str]:
+    """Packages without which some decoders are not there, with the reason: not installed, or what importing it said."""
+    reasons = {package: _why_missing(package) for package in _PACKAGES.values()}
+    return {package: reason for package, reason in reasons.items() if reason is not None}
 
 
 def available_cells() -> tuple[tuple[str, str], ...]:
@@ -78,11 +82,43 @@ def library(package: str) -> Any:
 
     Raises:
         ModuleNotFoundError: if it is not installed; the message says how to.
+        ImportError: if it is, but cannot be imported; the message says why.
     """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
+    if not _installed(package):
         raise ModuleNotFoundError(
             f"this decoder or resizer needs the package {package}, which is not installed: "
             "pip install 'robust-bench[system]'"
-        ) from error
+        )
+    if (error := _error_of_import(package)) is not None:
+        raise ImportError(
+            f"this decoder or resizer needs the package {package}, which is installed but cannot be imported: {error}"
+        )
+    return importlib.import_module(package)
+
+
+def version(owner: str) -> str:
+    """Name and version of the library behind "pil", "opencv" or "ffmpeg", e.g. "Pillow 12.0.0".
+
+    Raises:
+        ImportError: if it is not installed, or cannot be imported.
+    """
+    module = library(_PACKAGES[owner]) if owner in _PACKAGES else importlib.import_module("PIL")
+    return f"{_NAMES[owner]} {module.__version__}"
+
+
+def _why_missing(package: str) -> str | None:
+    return _error_of_import(package) if _installed(package) else "not installed"
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@functools.cache  # OpenCV says only the first time why it cannot be imported
+def _error_of_import(package: str) -> str | None:
+    """What a package that is installed lacks, such as a library of the system; None if nothing."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        return str(error)
+    return None

@@ -83,5 +83,6 @@ class LabelledFolder(Dataset[tuple[Tensor, int]]):
 
 def fingerprint_of(listing: Listing, treatment: Treatment) -> str:
     """Give the sha256 of the names, sizes and labels of files, and of what is done to them."""
-    text = f"{without_addresses(treatment)}\n{sorted(listing.labels.items())}\n{listing.digest}"
+    done = without_addresses((treatment, treatment.settings))  # settings may have the versions of libraries as well
+    text = f"{done}\n{sorted(listing.labels.items())}\n{listing.digest}"
     return hashlib.sha256(text.encode()).hexdigest()

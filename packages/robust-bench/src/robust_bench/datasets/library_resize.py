@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from robust_bench.datasets.decoders import Pixels, library, missing
+from robust_bench.datasets.decoders import Pixels, library, missing, version
 from robust_bench.datasets.resizers import RESIZERS, resize
 
 By = Literal["library", "torch"]
@@ -39,13 +39,22 @@ def resized(pixels: Pixels, size: tuple[int, int], resizer: str, by: By = "libra
 
 
 def resizing_by(resizer: str) -> By:
-    """The library of a resizer where it is installed, else torch."""
+    """The library of a resizer where it can be imported, else torch."""
     return "library" if resizer.startswith("pil-") or "cv2" not in missing() else "torch"
 
 
 def resizing_name(resizer: str, by: By) -> str:
     """Name who resizes, for results: "Pillow", "OpenCV" or "torch"."""
     return "torch" if by == "torch" else {"pil": "Pillow", "opencv": "OpenCV"}[resizer.partition("-")[0]]
+
+
+def resizing_version(resizer: str, by: By) -> str | None:
+    """Name the library that resizes, with its version; None where torch does, whose version all results have.
+
+    Raises:
+        ImportError: if it is not installed, or cannot be imported.
+    """
+    return None if by == "torch" else version(resizer.partition("-")[0])
 
 
 def check_resizing(resizer: str, by: str) -> None:

@@ -60,7 +60,7 @@ class RandomReading:
 
         Raises:
             ValueError: if they cannot be decoded.
-            ModuleNotFoundError: if a library is not installed.
+            ImportError: if a library is not installed, or cannot be imported.
         """
         decoder, resizer = self.cells[int(torch.randint(len(self.cells), (), generator=generator))]
         pixels = DECODERS[decoder](content)

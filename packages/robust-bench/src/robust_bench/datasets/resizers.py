@@ -1,4 +1,4 @@
-"""The eleven resizers of ImageNet-S as products with banded matrices, on any device and without OpenCV."""
+"""The eleven resizers of ImageNet-S as products with banded matrices, on CPU and CUDA and without OpenCV."""
 
 import functools
 

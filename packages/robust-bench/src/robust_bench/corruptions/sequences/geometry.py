@@ -14,6 +14,7 @@ rounds coordinates to 1/32 pixel; these are exact, as in OpenCV 5.
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,13 +24,16 @@ from robust_bench.corruptions.sequences.perturbation import Draw, Perturbation, 
 from robust_bench.corruptions.sequences.presets import Steps
 from robust_bench.corruptions.sequences.warp import HALF, Reads, reads_inside, reads_over_the_edge, warp
 
-_KEPT = 48  # frames, as many as the longest sequence has, of which all images of a size share the places
+_KEPT = 48  # small frames, as many as the longest sequence has: batches of a size read at the same places
+_SMALL = 64 * 64  # pixels of a frame; 17 bytes are kept of each
 
 Size = tuple[int, int]
 """Height and width."""
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 """From a place in the image to a place in the frame, both (right, down) and relative to the centre."""
+
+How = TypeVar("How")
 
 
 def _identity(_value: float) -> Matrix:
@@ -58,7 +62,7 @@ def _affine(matrix: Callable[[float], Matrix], *, moves: bool = False) -> Callab
     def make(images: Tensor, window: Window, steps: Steps, _draw: Draw | None = None) -> Iterator[Tensor]:
         size, whole = _size(images), unit(images, torch.float64)
         for value in steps.values:
-            yield warp(whole, affine_reads(matrix(value), value if moves else 0.0, size, window, images.device))
+            yield warp(whole, affine_reads((matrix(value), value if moves else 0.0), size, window, images.device))
 
     return make
 
@@ -74,19 +78,32 @@ def _tilt(images: Tensor, window: Window, steps: Steps, _draw: Draw) -> Iterator
         yield warp(whole, tilt_reads(angle, size, window, images.device), added=HALF)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-@torch.inference_mode(False)  # what is kept must serve callers that want gradients as well
-def affine_reads(matrix: Matrix, moved: float, size: Size, window: Window, device: torch.device) -> Reads:
+def _kept(make: Callable[[How, Size, Window, torch.device], Reads]) -> Callable[..., Reads]:
+    """Keep the reads of small frames for the next batches, and of large ones the last, for a batch's other chunks.
+
+    Large images mostly differ in size from one to the next, and reads of a frame of 224 pixels take 0.85 MB.
+    """
+    make = torch.inference_mode(False)(make)  # what is kept must serve callers that want gradients as well
+    small, large = (functools.lru_cache(maxsize=count)(make) for count in (_KEPT, 1))
+
+    @functools.wraps(make)
+    def reads(how: How, size: Size, window: Window, device: torch.device) -> Reads:
+        return (small if window[2] * window[3] <= _SMALL else large)(how, size, window, device)
+
+    return reads
+
+
+@_kept
+def affine_reads(how: tuple[Matrix, float], size: Size, window: Window, device: torch.device) -> Reads:
     """Where frames read that an affine map makes.
 
     Args:
-        matrix: the map about the centre.
-        moved: pixels to the right, afterwards.
+        how: the map about the centre, and pixels to the right afterwards.
         size: height and width of the image.
         window: of the frame.
         device: of the images.
     """
-    (a, b), (c, d) = matrix
+    ((a, b), (c, d)), moved = how
     area = a * d - b * c
     middle_down, middle_right = (length * 0.5 + 0.5 for length in size)
     down, right = _pixels(window, device)
@@ -96,8 +113,7 @@ def affine_reads(matrix: Matrix, moved: float, size: Size, window: Window, devic
     return reads_inside(back_down, back_right, size)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-@torch.inference_mode(False)
+@_kept
 def tilt_reads(angle: float, size: Size, window: Window, device: torch.device) -> Reads:
     """Where frames read that are tilted by an angle in degrees."""
     back = torch.linalg.inv(tilt_matrix(angle, size)).tolist()

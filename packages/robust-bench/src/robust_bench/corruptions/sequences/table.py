@@ -40,8 +40,9 @@ def steps_of(name: str, preset: str, difficulty: int = 1) -> Steps:
     Raises:
         ValueError: if a name is unknown, or the difficulty is not 1, 2 or 3.
     """
-    perturbation, steps = find(name), preset_of(preset).steps[find(name).name]
-    if isinstance(difficulty, bool) or difficulty not in DIFFICULTIES:
+    perturbation = find(name)
+    steps = preset_of(preset).steps[name]
+    if type(difficulty) is not int or difficulty not in DIFFICULTIES:  # 2.0 and True are equal to some
         raise ValueError(f"difficulty must be one of {', '.join(map(str, DIFFICULTIES))}, got {difficulty!r}")
     return dataclasses.replace(steps, constant=steps.constant[difficulty - 1]) if perturbation.noise else steps
 
