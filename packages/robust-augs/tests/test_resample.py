@@ -9,7 +9,9 @@ def boxes_of(*boxes):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "mode"), [(triangle, InterpolationMode.BILINEAR), (cubic, InterpolationMode.BICUBIC)], ids=str
+    ("kernel", "mode"),
+    [(triangle, InterpolationMode.BILINEAR), (cubic, InterpolationMode.BICUBIC)],
+    ids=["bilinear", "bicubic"],
 )
 @pytest.mark.parametrize("size", [(9, 7), (23, 30), (60, 61)], ids=str)
 def test_equals_torchvision_on_every_image(kernel, mode, size):
