@@ -1,6 +1,5 @@
 """Corrupt images as ImageNet-C does, with draws that belong to the image."""
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,6 @@ from robust_bench.corruptions.jpeg import store_as_jpeg85
 from robust_bench.corruptions.levels import truncate, unit
 from robust_bench.corruptions.presets import SEVERITIES, constant_of
 from robust_bench.corruptions.table import find
-from robust_bench.corruptions.threads import side_by_side
 
 Precision = Literal["float32", "double"]
 
@@ -229,22 +227,11 @@ def images_at_once(images: Tensor) -> int:
 def _by_chunks(
     images: Tensor, severities: Tensor, whole: bool, change: Callable[[Tensor, int, slice | Tensor], Tensor]
 ) -> Tensor:
-    """Change the images chunk by chunk, `change(images, severity, where)`, in their own type even under autocast.
-
-    On a CPU as many chunks of bytes at a time as torch may use threads; floats may want gradients, which belong to a
-    thread.
-    """
+    """Change the images chunk by chunk, `change(images, severity, where)`, in their own type even under autocast."""
     out: Tensor | None = None
-    threads = torch.get_num_threads() if images.device.type == "cpu" and images.dtype == torch.uint8 else 1
-    chunks = list(_chunks(severities, images, -(-len(images) // threads) if whole else images_at_once(images)))
-
-    def change_chunk(chunk: tuple[int, slice | Tensor]) -> Tensor:
-        level, chosen = chunk
-        with torch.autocast(images.device.type, enabled=False):
-            return change(images[chosen].contiguous(), level, chosen)
-
-    with contextlib.closing(side_by_side(change_chunk, chunks, threads)) as done:
-        for (_, chosen), changed in zip(chunks, done, strict=True):
+    with torch.autocast(images.device.type, enabled=False):
+        for level, chosen in _chunks(severities, images, whole):
+            changed = change(images[chosen].contiguous(), level, chosen)
             if len(changed) == len(images) and isinstance(chosen, slice):
                 return changed.to(images.dtype)
             if out is None:
@@ -253,9 +240,12 @@ def _by_chunks(
     return torch.empty_like(images) if out is None else out
 
 
-def _chunks(severities: Tensor, images: Tensor, size: int) -> Iterator[tuple[int, slice | Tensor]]:
-    """Cut the batch into chunks of one severity, of at most `size` images: slices where possible, else indices."""
-    size = max(1, size)
+def _chunks(severities: Tensor, images: Tensor, whole: bool) -> Iterator[tuple[int, slice | Tensor]]:
+    """Cut the batch into chunks of one severity that stay in the cache: slices where possible, else indices.
+
+    With `whole` they are as large as can be.
+    """
+    size = max(1, len(images)) if whole else images_at_once(images)
     if len(severities) and bool((severities == severities[0]).all()):
         for start in range(0, len(severities), size):
             yield int(severities[0]), slice(start, start + size)
