@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
+from robust_bench.datasets.picture import picture_of
 from robust_bench.files import write_durably
 from robust_bench.judge import SUITES
 from robust_bench.shards import FINGERPRINT, Shards
@@ -96,7 +96,7 @@ def encoded(image: Tensor, form: Format) -> bytes:
     """
     buffer = io.BytesIO()
     if form == "png":
-        Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(buffer, format="png")
+        picture_of(image).save(buffer, format="png")
     else:
         np.save(buffer, np.ascontiguousarray(image.numpy()))
     return buffer.getvalue()

@@ -1,12 +1,12 @@
 """A corrupted copy of a data set of images, as ImageNet-C, Tiny ImageNet-C and CIFAR-10-C are."""
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from robust_bench._checks import check_device
+from robust_bench.command import command_of
 from robust_bench.copies import check_place, copied_names
 from robust_bench.corrupt_report import ABOUT, FORMAT, KEPT, add_call, lacking, write_about
 from robust_bench.corrupt_source import Source, open_cifar, open_folders
@@ -136,7 +136,7 @@ class Corrupt:
         return tuple(Cell(name, severity) for name in names for severity in severities)
 
     def _copy(self, cells: tuple[Cell, ...], textures: str) -> bool:
-        world = self._world()
+        world = World.asked(self.shard)
         device = check_device(local_device(check_device(self.device)))
         treatment = self._treatment()
         source = (open_cifar if self._arrays else open_folders)(self.dir, treatment)
@@ -193,7 +193,7 @@ class Corrupt:
         world.wait()  # until all have looked: arrays are put together from pieces, which are removed
         if first and complete and (missing or lacking(self.out, cells)):
             files.finish()
-            add_call(self.out, cells, {"device": str(device), "command": self._command()}, about)
+            add_call(self.out, cells, {"device": str(device), "command": command_of(self)}, about)
         return complete
 
     @property
@@ -219,14 +219,6 @@ class Corrupt:
             "jpeg85": form == "jpeg",
             "files": {"format": form, **(JPEG if form == "jpeg" else {})},
         }
-
-    def _world(self) -> World:
-        world = World.current()
-        if self.shard is None:
-            return world
-        if world.together:
-            raise ValueError("torchrun divides the work by itself: leave --shard out, or start the jobs without it")
-        return World.parse(self.shard)
 
     def _workers(self) -> int:
         if self.workers is not None:
@@ -255,12 +247,3 @@ class Corrupt:
         names = copied_names(source.names, ENDINGS[form])
         unfinished = self.out / KEPT / "unfinished"
         return CorruptedTree(folder=self.out, unfinished=unfinished, names=names, cells=cells, form=form)
-
-    def _command(self) -> dict[str, Any]:
-        """Everything that was asked for, as one would write it into a file for --config."""
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in given.items()
-            if value is not None and name not in ("progress", "shard")
-        }

@@ -12,6 +12,7 @@ from torch import nn
 
 from robust_bench._checks import check_device
 from robust_bench.benchmarks.attacks import Norm
+from robust_bench.command import command_of
 from robust_bench.conditions import Attacked, Clean, Suite, identity
 from robust_bench.copies import ABOUT, FORMAT, KEPT, Copies, Format, check_place, copied_names, stored_size
 from robust_bench.copying import Copying
@@ -151,7 +152,7 @@ class Perturb:
 
     def _copy(self, attack: Attacked | Suite, told: list[str]) -> Result:
         """Make the copy; `told` is where warnings are kept."""
-        world = self._world()
+        world = World.asked(self.shard)
         asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         device = check_device(local_device(asked))
         class_map = None if self.class_map is None else read_class_map(self.class_map)
@@ -179,7 +180,7 @@ class Perturb:
             "data": self._about(data, treatment),
             "device": str(device),
             "batch_size": self.batch_size,
-            "command": self._command(),
+            "command": command_of(self),
             **({"warnings": list(told)} if told else {}),
         }
         summaries = copies.shards.summaries()
@@ -188,14 +189,6 @@ class Perturb:
         if first and not copies.missing() and (begun or not (self.out / ABOUT).is_file()):
             copies.finish(image_lines(copies, pixel_units(self.eps)), document(result))
         return result
-
-    def _world(self) -> World:
-        world = World.current()
-        if self.shard is None:
-            return world
-        if world.together:
-            raise ValueError("torchrun divides the work by itself: leave --shard out, or start the jobs without it")
-        return World.parse(self.shard)
 
     def _treatment(self, model: nn.Module) -> Preprocess | AsStored:
         """What is done to the images so that the model takes them."""
@@ -241,13 +234,4 @@ class Perturb:
             "images": len(data),
             "classes": {name: counts[name] for name in data.classes},
             "preprocessing": treatment.settings,
-        }
-
-    def _command(self) -> dict[str, Any]:
-        """Everything that was asked for, as one would write it into a file for --config."""
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in given.items()
-            if value is not None and name not in ("progress", "shard")
         }

@@ -14,6 +14,7 @@ from torch import nn
 from robust_bench import benchmarks
 from robust_bench._checks import check_device
 from robust_bench.benchmarks import Analyses, AutoAttack, Benchmark, Sweep
+from robust_bench.command import command_of
 from robust_bench.cost import multiply_adds
 from robust_bench.engine import Entrant
 from robust_bench.evaluate import Interrupted, OnError, evaluate_models
@@ -121,13 +122,7 @@ class Run:
             return self._evaluate(names)
 
     def _evaluate(self, names: list[str]) -> tuple[Result, ...]:
-        world = World.current()
-        if self.shard is not None and world.together:
-            raise ValueError(
-                "torchrun divides the work by itself: leave --shard out, or start the jobs without torchrun"
-            )
-        if self.shard is not None:
-            world = World.parse(self.shard)
+        world = World.asked(self.shard)
         asked = check_device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         device = check_device(local_device(asked))
         results: dict[str, Result] = {}
@@ -260,21 +255,10 @@ class Run:
 
     def _command(self, source: ModelSource, name: str) -> dict[str, Any]:
         """Everything that this run was asked for, as one would write it into a file for --config."""
-        out: dict[str, Any] = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if entry.name in ("models", "progress", "shard") or value is None:
-                continue
-            out[entry.name] = _plain(value)
+        out = command_of(self, without=("models", "progress", "shard"))
         weights = None if source.weights is None else str(source.weights)
         mine = {"model": source.spec, "weights": weights, "pretrained": source.pretrained, "name": name}
         return out | {key: value for key, value in mine.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
-    return str(value) if isinstance(value, Path) else value
 
 
 def _names(benchmarks_asked: list[str] | str) -> list[str]:

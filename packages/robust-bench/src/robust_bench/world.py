@@ -50,6 +50,20 @@ class World:
         return cls()
 
     @classmethod
+    def asked(cls, shard: str | None) -> "World":
+        """The part "i/n" that was asked for, or, where none was, what `current` gives, which all ranks must call.
+
+        Raises:
+            ValueError: if torchrun has divided the work already, or it is not of this form.
+        """
+        world = cls.current()
+        if shard is None:
+            return world
+        if world.together:
+            raise ValueError("torchrun divides the work by itself: leave --shard out, or start the jobs without it")
+        return cls.parse(shard)
+
+    @classmethod
     def parse(cls, text: str) -> "World":
         """Read "i/n", counted from 0, as in `--shard 3/64`.
 

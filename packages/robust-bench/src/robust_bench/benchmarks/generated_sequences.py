@@ -14,8 +14,8 @@ from robust_bench.benchmarks.flip_scores import flip_scores, mean_flip_probabili
 from robust_bench.benchmarks.imagenet import VALIDATION
 from robust_bench.benchmarks.imagenet_p import NAME
 from robust_bench.benchmarks.opening import opening
-from robust_bench.conditions import Condition, Flips, Generated, Perturbed
-from robust_bench.corruptions.sequences import PRESETS, is_noise
+from robust_bench.conditions import Condition, Flips, Perturbed
+from robust_bench.corruptions.sequences import PRESETS
 from robust_bench.datasets.cifar import SIDE, cifar
 from robust_bench.datasets.imagenet_classes import IMAGENET
 from robust_bench.datasets.labelled_folder import LabelledFolder
@@ -26,15 +26,6 @@ from robust_bench.part import Benchmark, Part
 
 _SOURCE = "Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261"
 _SEED = 0  # of all sequences, whatever that of an evaluation is: they are a data set
-
-
-def _flips(perturbation: str, preset: str, difficulty: int) -> Flips:
-    return Flips(
-        perturbation=perturbation,
-        noise=is_noise(perturbation),
-        difficulty=difficulty,
-        generated=Generated(preset=preset, seed=_SEED),
-    )
 
 
 def _all(preset: str) -> tuple[str, ...]:
@@ -78,7 +69,7 @@ def _imagenet(difficulty: int) -> Entry:
                 name=f"{name}/{perturbation}",
                 benchmark=name,
                 data=made,
-                conditions=(_flips(perturbation, "imagenet", difficulty),),
+                conditions=(Flips.of_generated(perturbation, "imagenet", difficulty, _SEED),),
                 num_classes=IMAGENET.count,
                 settings=settings,
             )
@@ -124,7 +115,7 @@ def _cifar(classes: Classes) -> Entry:
             condition: Condition = Perturbed(perturbation=perturbation, preset="cifar", seed=_SEED)
             if treatment.size not in (None, SIDE):  # frames are made at 32 pixels, and then resized
                 data = Sequences(images, perturbation, preset="cifar", seed=_SEED, preprocess=treatment)
-                condition = _flips(perturbation, "cifar", 1)
+                condition = Flips.of_generated(perturbation, "cifar", seed=_SEED)
             return replace(
                 base,
                 name=f"{name}/{perturbation}",

@@ -8,7 +8,7 @@ from robust_attacks import ImageRandom
 from torch import Tensor
 
 from robust_bench._checks import Model, check_logits
-from robust_bench.corruptions.sequences.table import preset_of
+from robust_bench.corruptions.sequences.table import is_noise, preset_of
 from robust_bench.metrics import sequence_flips, sequence_top5_distances, sequence_zipf_distances, top5_classes
 from robust_bench.records import Records
 
@@ -79,6 +79,20 @@ class Flips:
     def __post_init__(self) -> None:
         if self.difficulty < 1:
             raise ValueError(f"difficulty must be at least 1, got {self.difficulty}; papers use 1")
+
+    @classmethod
+    def of_generated(cls, perturbation: str, preset: str, difficulty: int = 1, seed: int = 0) -> "Flips":
+        """For frames that `robust_bench.corruptions.sequences` makes with these arguments.
+
+        Raises:
+            ValueError: if a name is unknown.
+        """
+        return cls(
+            noise=is_noise(perturbation),
+            difficulty=difficulty,
+            perturbation=perturbation,
+            generated=Generated(preset=preset, seed=seed),
+        )
 
     @property
     def label(self) -> str:

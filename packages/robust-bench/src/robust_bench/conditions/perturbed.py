@@ -8,8 +8,8 @@ from robust_attacks import ImageRandom
 from torch import Tensor
 
 from robust_bench._checks import Model, check_logits
-from robust_bench.conditions.flips import Flips, Generated
-from robust_bench.corruptions.sequences import frames, is_noise
+from robust_bench.conditions.flips import Flips
+from robust_bench.corruptions.sequences import frames
 from robust_bench.corruptions.sequences.table import steps_of
 from robust_bench.records import Records
 
@@ -76,9 +76,4 @@ class Perturbed:
 
     @property
     def _flips(self) -> Flips:
-        return Flips(
-            noise=is_noise(self.perturbation),
-            difficulty=self.difficulty,
-            perturbation=self.perturbation,
-            generated=Generated(preset=self.preset, seed=self.seed),
-        )
+        return Flips.of_generated(self.perturbation, self.preset, self.difficulty, self.seed)

@@ -22,6 +22,13 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not name.startswith(".")
 
 
+def picture_of(levels: Tensor) -> Any:
+    """Make a picture of Pillow from an image, uint8 (3, H, W)."""
+    from PIL import Image
+
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
 def read_picture(file: Path | BinaryIO, *, name: str, transform: Callable[[Any], Tensor]) -> Tensor:
     """Read an image file in RGB, and treat it.
 

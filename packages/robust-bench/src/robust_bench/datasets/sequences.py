@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from robust_bench.corruptions.sequences import sequence
 from robust_bench.corruptions.sequences.table import steps_of
+from robust_bench.datasets.picture import picture_of
 from robust_bench.fingerprint import data_hash
 from robust_bench.preprocess import AsStored
 
@@ -77,7 +78,4 @@ class Sequences(Dataset[tuple[Tensor, int]]):
     def _preprocessed(self, frames: Tensor) -> Tensor:
         if self.preprocess is None or self.preprocess.size in (None, self.preprocess.stored):
             return frames
-        from PIL import Image
-
-        pictures = (Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames)
-        return torch.stack([self.preprocess(picture) for picture in pictures])
+        return torch.stack([self.preprocess(picture_of(frame)) for frame in frames])
