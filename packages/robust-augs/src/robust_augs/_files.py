@@ -1,16 +1,26 @@
 """Images read from files, and files written whole or not at all."""
 
+import io
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms.v2.functional import to_pil_image
+
 
 def read_image(path: Path) -> Any:
     """The image at `path` as an RGB image of PIL, read as torchvision's data sets read theirs."""
-    from torchvision.datasets.folder import default_loader
-
     return default_loader(str(path))
+
+
+def encoded(image: Tensor, form: str) -> bytes:
+    """The content of a file of `image` (3, H, W), uint8, as "PNG" or as "JPEG" of Pillow's default quality of 75."""
+    content = io.BytesIO()
+    to_pil_image(image.cpu()).save(content, format=form)
+    return content.getvalue()
 
 
 def files_below(folder: Path) -> list[Path]:

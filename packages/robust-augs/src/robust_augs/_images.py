@@ -58,8 +58,3 @@ def check_patches(patch_size: int, height: int, width: int) -> None:
 def those(mask: Tensor) -> Tensor | slice:
     """Index what a mask (N,) chooses: on a CPU that alone; elsewhere all, since counting would make the host wait."""
     return mask.nonzero()[:, 0] if mask.device.type == "cpu" else slice(None)
-
-
-def uniform(count: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
-    """Draw `count` numbers from U[0, 1) where the generator lives, and bring them to `device`."""
-    return torch.rand(count, generator=generator, device=generator.device if generator else device).to(device)

@@ -33,6 +33,14 @@ def check_record(path: Path, record: Mapping[str, object]) -> None:
     write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
+def check_shard(shard: tuple[int, int]) -> tuple[int, int]:
+    """Refuse what is no part (index, count) of the work, and give it back."""
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard must be (index, count) with 0 <= index < count, got {shard}")
+    return index, count
+
+
 def digest_of_names(names: Iterable[Path]) -> str:
     """One hash of relative file names in their order, the same on all systems."""
     return hashlib.sha256(b"\0".join(name.as_posix().encode(errors="surrogateescape") for name in names)).hexdigest()

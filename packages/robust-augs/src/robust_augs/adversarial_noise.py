@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from robust_augs._frozen import frozen, network_input
-from robust_augs._images import check_images, check_share, like, uniform
-from robust_augs._random import integers
+from robust_augs._images import check_images, check_share, like
+from robust_augs._random import integers, normal, uniform
 from robust_augs.clip_aware import add_clip_aware
 from robust_augs.noise_generator import NoiseGenerator
 
@@ -136,9 +136,9 @@ class AdversarialNoise:
         """Draw for a batch of `shape` (N, C, H, W)."""
         count, remembered = shape[0], len(self.network.earlier)
         # Of N images x = share * N get noise, floor(x + u) with u ~ U[0, 1), so x on average; likewise those of replay.
-        fraction = uniform(1, generator, device).double()
+        fraction = uniform((1,), generator, device).double()
         noisy, replayed = ((share * count + fraction).floor() for share in (self.share, self.share * self.replay))
-        rank = uniform(count, generator, device).argsort().argsort()
+        rank = uniform((count,), generator, device).argsort().argsort()
         version = torch.where(rank < noisy, 0, -1)
         if remembered:
             earlier = integers((count,), 1, remembered, generator, device)
@@ -164,7 +164,7 @@ class AdversarialNoise:
     def _normals(self, shape: torch.Size, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
         border = 2 * self.network.border
         padded = (*shape[:2], shape[2] + border, shape[3] + border)
-        return torch.randn(padded, generator=generator, device=generator.device if generator else device).to(device)
+        return normal(padded, generator, device)
 
     def _add(self, images: Tensor, noise: Tensor) -> Tensor:
         if self.clip_aware:

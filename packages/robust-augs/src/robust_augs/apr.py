@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robust_augs._images import as_float, check_images, check_share, like, uniform
+from robust_augs._images import as_float, check_images, check_share, like
 from robust_augs._levels import as_levels
+from robust_augs._random import permutation, uniform
 from robust_augs.chains import ChainDraws, apply_chains, check_chains, sample_chains
 from robust_augs.operations import OPERATIONS
 
@@ -84,9 +85,8 @@ class APRPair:
     ) -> PairDraws:
         """Draw for a batch of `shape` (N, C, H, W); the partners are a permutation of the batch."""
         count = shape[0]
-        chance = uniform(1 if self.per_batch else count, generator, device).expand(count)
-        permutation = torch.randperm(count, generator=generator, device=generator.device if generator else device)
-        return PairDraws(recombined=chance < self.probability, partner=permutation.to(device))
+        chance = uniform((1 if self.per_batch else count,), generator, device).expand(count)
+        return PairDraws(recombined=chance < self.probability, partner=permutation(count, generator, device))
 
     @torch.no_grad()
     def apply(self, images: Tensor, draws: PairDraws) -> Tensor:
@@ -194,7 +194,7 @@ class APRSingle:
             )
             for _ in range(2)
         )
-        recombined, backwards = (uniform(shape[0], generator, device).cpu() < 0.5 for _ in range(2))
+        recombined, backwards = (uniform((shape[0],), generator, device).cpu() < 0.5 for _ in range(2))
         return SingleDraws(first=first, second=second, recombined=recombined, backwards=backwards)
 
     @torch.no_grad()

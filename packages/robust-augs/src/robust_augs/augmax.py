@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from robust_augs._frozen import frozen
 from robust_augs._images import as_float, check_images, like
 from robust_augs._levels import as_levels
+from robust_augs._random import uniform
 from robust_augs.augmix import mix
 from robust_augs.chains import ChainDraws, apply_chains, check_chains, sample_chains
 from robust_augs.operations import OPERATIONS
@@ -115,9 +116,8 @@ class AugMax:
         self, shape: torch.Size, generator: torch.Generator | None = None, *, device: torch.device | str = "cpu"
     ) -> MaxDraws:
         """Draw for a batch of `shape` (N, C, H, W)."""
-        home = generator.device if generator else device
-        share = torch.rand(shape[0], generator=generator, device=home).to(device)
-        scores = torch.rand(shape[0], self.width, generator=generator, device=home).to(device)
+        share = uniform((shape[0],), generator, device)
+        scores = uniform((shape[0], self.width), generator, device)
         chains = sample_chains(
             shape[0],
             width=self.width,

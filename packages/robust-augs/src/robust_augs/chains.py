@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_augs._random import integers
+from robust_augs._random import integers, uniform
 from robust_augs.operations import operate
 
 LONGEST = 3  # of the chains whose lengths are drawn
@@ -33,6 +33,11 @@ def check_chains(severity: float, width: int, depth: int) -> None:
     """Refuse settings of chains that mean nothing."""
     if not 0.1 <= severity <= 10:
         raise ValueError(f"severity must lie in [0.1, 10], got {severity}")
+    check_mixture(width, depth)
+
+
+def check_mixture(width: int, depth: int) -> None:
+    """Refuse numbers of chains, or of steps in them, that mean nothing."""
     if width < 1:
         raise ValueError(f"width must be at least 1, got {width}")
     if depth < 1 and depth != -1:
@@ -65,7 +70,7 @@ def sample_chains(
     lengths = integers((count, width, 1), 1, LONGEST, generator, home) if depth == -1 else depth
     operation = integers(shape, 0, operations - 1, generator, home)
     running = torch.arange(shape[2], device=home) < lengths
-    strength = torch.rand(shape, generator=generator, device=home) * (severity - 0.1) + 0.1
+    strength = uniform(shape, generator, home) * (severity - 0.1) + 0.1
     sign = integers(shape, 0, 1, generator, home) * 2 - 1
     return ChainDraws(operation=torch.where(running, operation, -1).cpu(), strength=strength.cpu(), sign=sign.cpu())
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from robust_augs._draws import in_blocks
-from robust_augs._images import as_float, check_images, like, uniform
-from robust_augs._random import integers
+from robust_augs._images import as_float, check_images, like
+from robust_augs._random import integers, normal, uniform
 
 LEVELS = 255  # steps between 8-bit values: each of these is a knot of the table, so that no interpolation touches it
 KNOTS_PER_WAVE = 32
@@ -103,11 +103,10 @@ class RandomColor:
         start = torch.ones_like(cut)
         if self.band is not None:
             # A product below 1 may round to 1, and the start then to cut + 1; the minimum keeps it in range.
-            start = torch.minimum(1 + (uniform(count, generator, device) * cut).long(), cut)
-        temperature = uniform(count, generator, device) * self.temperature_max
+            start = torch.minimum(1 + (uniform((count,), generator, device) * cut).long(), cut)
+        temperature = uniform((count,), generator, device) * self.temperature_max
         size = min(self.band or self.cut_max, self.cut_max)
-        home = generator.device if generator else device
-        normals = torch.randn(count, channels, size, generator=generator, device=home).to(device)
+        normals = normal((count, channels, size), generator, device)
         return ColorDraws(cut=cut, start=start, temperature=temperature, normals=normals)
 
     @torch.no_grad()

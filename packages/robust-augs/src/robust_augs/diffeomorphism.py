@@ -10,7 +10,7 @@ from torch.nn.functional import grid_sample
 
 from robust_augs._draws import block_size, in_blocks
 from robust_augs._images import as_float, check_images, like
-from robust_augs._random import beta, integers
+from robust_augs._random import beta, integers, normal
 
 GROUP = 32  # images whose numbers of modes round up to the same multiple of this share one pair of matrix products
 
@@ -120,12 +120,11 @@ class Diffeomorphism:
         if height > 2 and count:
             groups = (cut.clamp(max=height - 2) + GROUP - 1) // GROUP  # beyond that the pixels tell no modes apart
             sines = sine_matrix(height, device)
-            home = generator.device if generator else device
             for group in torch.unique(groups).tolist():
                 size = min(group * GROUP, height - 2)
                 rows = (groups == group).nonzero().squeeze(1)
                 for some in rows.split(block_size(8 * size * height, device)):
-                    normals = torch.randn(len(some), size, 2, size, generator=generator, device=home).to(device)
+                    normals = normal((len(some), size, 2, size), generator, device)
                     scale = height * temperature[some].sqrt().view(-1, 1, 1) * deviations(cut[some], size, height)
                     fields = synthesise(normals.mul_(scale.unsqueeze(2)), sines[:, :size])
                     displacement.index_copy_(0, some, fields)

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from robust_augs._draws import in_blocks
-from robust_augs._images import as_float, check_images, like, uniform
+from robust_augs._images import as_float, check_images, like
+from robust_augs._random import normal, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +73,8 @@ class RandomFilter:
         self, shape: torch.Size, generator: torch.Generator | None = None, *, device: torch.device | str = "cpu"
     ) -> FilterDraws:
         """Draw for a batch of `shape` (N, C, H, W)."""
-        sigma = uniform(shape[0], generator, device) * self.sigma_max
-        home = generator.device if generator else device
-        normals = torch.randn(shape[0], self.size, self.size, generator=generator, device=home)
-        return FilterDraws(sigma=sigma, normals=normals.to(device))
+        sigma = uniform((shape[0],), generator, device) * self.sigma_max
+        return FilterDraws(sigma=sigma, normals=normal((shape[0], self.size, self.size), generator, device))
 
     @torch.no_grad()
     def apply(self, images: Tensor, draws: FilterDraws) -> Tensor:

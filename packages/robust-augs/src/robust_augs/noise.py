@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robust_augs._images import as_float, check_images, check_share, like, uniform
+from robust_augs._images import as_float, check_images, check_share, like
+from robust_augs._random import normal, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +92,12 @@ class GaussianNoise:
         """Draw for a batch of `shape` (N, C, H, W)."""
         count = shape[0]
         whole = math.floor(self.share * count)
-        one_more = uniform(1, generator, device) < self.share * count - whole
+        one_more = uniform((1,), generator, device) < self.share * count - whole
         # Ranks of random numbers choose a set of images of given size without a loop or a wait for the device.
-        noisy = uniform(count, generator, device).argsort().argsort() < whole + one_more.long()
-        which = (uniform(count, generator, device) * len(self._sigmas)).long().clamp(max=len(self._sigmas) - 1)
+        noisy = uniform((count,), generator, device).argsort().argsort() < whole + one_more.long()
+        which = (uniform((count,), generator, device) * len(self._sigmas)).long().clamp(max=len(self._sigmas) - 1)
         sigma = torch.tensor(self._sigmas, device=device)[which] * noisy
-        noise = torch.randn(shape, generator=generator, device=generator.device if generator else device)
-        return NoiseDraws(sigma=sigma, noise=noise.to(device))
+        return NoiseDraws(sigma=sigma, noise=normal(shape, generator, device))
 
     @torch.no_grad()
     def apply(self, images: Tensor, draws: NoiseDraws) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from robust_augs._images import as_float, check_images, check_share, like, uniform
-from robust_augs._random import integers
+from robust_augs._images import as_float, check_images, check_share, like
+from robust_augs._random import integers, permutation, uniform
 
 BLOCKS, SCALES, WIDTH = 4, 4, 16
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -115,8 +115,8 @@ class Noise2Net:
         whole = math.floor(self.share * count)
         rest = self.share * count - whole
         # Only a share that does not divide the batch makes the host wait for this number.
-        noisy = whole + int(rest > 0 and bool(uniform(1, generator, device) < rest))
-        chosen = torch.randperm(count, generator=generator, device=generator.device if generator else device)[:noisy]
+        noisy = whole + int(rest > 0 and bool(uniform((1,), generator, device) < rest))
+        chosen = permutation(count, generator, device)[:noisy]
         low, high = self.eps
         pointwise = integers((noisy, BLOCKS, SCALES - 1), 0, 1, generator, device) == 0
         dilation = integers((noisy, BLOCKS, SCALES - 1), 1, 3, generator, device).masked_fill(pointwise, 0)
@@ -124,11 +124,11 @@ class Noise2Net:
         bound = torch.where(pointwise, 1 / math.sqrt(WIDTH), 1 / math.sqrt(9 * WIDTH))
 
         def weights(*size: int) -> Tensor:
-            return uniform(math.prod(size) * noisy, generator, device).view(noisy, *size) * 2 - 1
+            return uniform((noisy, *size), generator, device) * 2 - 1
 
         return NetworkDraws(
             chosen=chosen.to(device),
-            eps=low + (high - low) * uniform(noisy, generator, device),
+            eps=low + (high - low) * uniform((noisy,), generator, device),
             entrance=weights(BLOCKS, SCALES * WIDTH, channels) / math.sqrt(channels),
             dilation=dilation,
             inner=weights(BLOCKS, SCALES - 1, WIDTH, WIDTH, 3, 3) * bound[..., None, None, None, None],

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_augs._images import as_float, check_images, check_patches, check_share, like, uniform
+from robust_augs._images import as_float, check_images, check_patches, check_share, like
+from robust_augs._random import uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,9 @@ class PatchOcclusion:
         count, rows, columns = shape[0], shape[2] // self.patch_size, shape[3] // self.patch_size
         patches = rows * columns
         number = max(round(self.share * patches), 1 if self.share > 0 else 0)
-        ranks = uniform(count * patches, generator, device).view(count, patches).argsort(dim=1).argsort(dim=1)
-        noise = torch.rand(shape, generator=generator, device=generator.device if generator else device)
-        return OcclusionDraws(hidden=(ranks < number).view(count, rows, columns), noise=noise.to(device))
+        ranks = uniform((count, patches), generator, device).argsort(dim=1).argsort(dim=1)
+        noise = uniform(shape, generator, device)
+        return OcclusionDraws(hidden=(ranks < number).view(count, rows, columns), noise=noise)
 
     @torch.no_grad()
     def apply(self, images: Tensor, draws: OcclusionDraws) -> Tensor:

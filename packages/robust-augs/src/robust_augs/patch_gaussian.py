@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robust_augs._images import as_float, check_images, check_share, like, uniform
-from robust_augs._random import integers
+from robust_augs._images import as_float, check_images, check_share, like
+from robust_augs._random import integers, normal, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +104,16 @@ class PatchGaussian:
         """Draw for a batch of `shape` (N, C, H, W)."""
         count, _, height, width = shape
         low, high = self._sigmas
-        chance, strength = uniform(2 * count, generator, device).view(2, count)
+        chance, strength = uniform((2, count), generator, device)
         size = integers((count,), *self._sizes, generator, device)
         row = integers((count,), 0, height - 1, generator, device)
         column = integers((count,), 0, width - 1, generator, device)
-        noise = torch.randn(shape, generator=generator, device=generator.device if generator else device)
         return PatchDraws(
             top=row - size // 2,
             left=column - size // 2,
             size=size * (chance < self.probability),
             sigma=low + (high - low) * strength,
-            noise=noise.to(device),
+            noise=normal(shape, generator, device),
         )
 
     @torch.no_grad()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_augs._images import as_float, check_images, check_patches, check_share, like, those, uniform
+from robust_augs._images import as_float, check_images, check_patches, check_share, like, those
+from robust_augs._random import normal, uniform
 from robust_augs._resample import ATTEMPTS, Boxes, random_boxes, resized_crop, triangle
 
 
@@ -88,15 +89,14 @@ class Patchwise:
         """Draw for a batch of `shape` (N, C, H, W)."""
         check_patches(self.patch_size, *shape[2:])
         patches = shape[0] * (shape[2] // self.patch_size) * (shape[3] // self.patch_size)
-        uniforms = uniform(patches * (2 * ATTEMPTS + 2), generator, device).view(patches, 2 * ATTEMPTS + 2)
-        cropped, noisy, flipped = uniform(3 * patches, generator, device).view(3, patches) < self.probability
-        noise = torch.randn(shape, generator=generator, device=generator.device if generator else device)
+        uniforms = uniform((patches, 2 * ATTEMPTS + 2), generator, device)
+        cropped, noisy, flipped = uniform((3, patches), generator, device) < self.probability
         return PatchwiseDraws(
             boxes=random_boxes(uniforms, self.patch_size, self.patch_size, self.scale, (1.0, 1.0)),
             cropped=cropped,
             noisy=noisy,
             flipped=flipped,
-            noise=noise.to(device),
+            noise=normal(shape, generator, device),
         )
 
     @torch.no_grad()

@@ -9,11 +9,10 @@ from torch import Tensor
 from robust_augs._draws import select
 from robust_augs._images import as_float, check_images, like
 from robust_augs._random import beta, dirichlet, integers
+from robust_augs.chains import LONGEST, check_mixture
 from robust_augs.color import RandomColor
 from robust_augs.diffeomorphism import Diffeomorphism
 from robust_augs.filter import RandomFilter
-
-LONGEST = 3  # of the chains whose lengths are drawn
 
 
 class Primitive(Protocol):
@@ -99,10 +98,7 @@ class PRIME:
         if not self.primitives:
             raise ValueError("PRIME needs primitives to choose from, such as (RandomColor(), RandomFilter()), got none")
         object.__setattr__(self, "primitives", tuple(self.primitives))
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
-        if self.depth < 1 and self.depth != -1:
-            raise ValueError(f"depth must be at least 1, or -1 for a random one of 1 to {LONGEST}, got {self.depth}")
+        check_mixture(self.width, self.depth)
 
     def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Augment `images` (N, C, H, W), floats in [0, 1] or uint8; same shape, dtype and device come back.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robust_augs._fit import fit
 from robust_augs._frozen import frozen, network_input
 from robust_augs._images import check_images, check_share, like
+from robust_augs._random import normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,7 @@ class RandomStyle:
         self, shape: torch.Size, generator: torch.Generator | None = None, *, device: torch.device | str = "cpu"
     ) -> RandomStyleDraws:
         """Draw for a batch of `shape` (N, C, H, W)."""
-        home = generator.device if generator else device
-        normals = torch.randn(shape[0], len(self.root), generator=generator, device=home)
-        return RandomStyleDraws(normals=normals.to(device))
+        return RandomStyleDraws(normals=normal((shape[0], len(self.root)), generator, device))
 
     def embeddings(self, draws: RandomStyleDraws) -> Tensor:
         """The random embeddings z = A n + mean, (N, D), of N(mean, covariance)."""

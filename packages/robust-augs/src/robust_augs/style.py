@@ -9,7 +9,7 @@ from torch import Tensor
 from robust_augs._fit import fit
 from robust_augs._frozen import frozen, network_input
 from robust_augs._images import as_float, check_images, check_share, like
-from robust_augs._random import integers
+from robust_augs._random import integers, permutation
 from robust_augs.style_bank import StyleBank, channel_statistics
 
 
@@ -111,8 +111,7 @@ class StyleTransfer:
         """Draw for a batch of `shape` (N, C, H, W): a style of the bank for each image, or a permutation."""
         if self.styles is not None:
             return StyleDraws(style=integers((shape[0],), 0, len(self.styles) - 1, generator, device))
-        home = generator.device if generator else device
-        return StyleDraws(style=torch.randperm(shape[0], generator=generator, device=home).to(device))
+        return StyleDraws(style=permutation(shape[0], generator, device))
 
     @torch.no_grad()
     def apply(self, images: Tensor, draws: StyleDraws) -> Tensor:

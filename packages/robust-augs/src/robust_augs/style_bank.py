@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, resized_crop
 
 from robust_augs._files import files_below, read_image, write_whole
 from robust_augs._frozen import frozen, network_input
@@ -119,8 +121,6 @@ class StyleBank:
 
 
 def _read_all(folder: Path) -> Iterator[Any]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of paintings at {folder}")
     paths = [path for path in files_below(folder) if path.suffix.lower() in IMG_EXTENSIONS]
@@ -131,8 +131,6 @@ def _read_all(folder: Path) -> Iterator[Any]:
 
 def _square(image: Any, side: int) -> Tensor:
     """The largest square in the middle of a PIL image, with `side` pixels a side, as uint8 (1, 3, side, side)."""
-    from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, resized_crop
-
     length = min(image.size)
     left, top = (image.width - length) // 2, (image.height - length) // 2
     square = resized_crop(image, top, left, length, length, [side, side], InterpolationMode.LANCZOS)

@@ -1,6 +1,5 @@
 """Writes a stylised copy of a data set."""
 
-import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from robust_augs._files import read_image, write_whole
+from robust_augs._files import encoded, read_image, write_whole
 from robust_augs._images import check_images
-from robust_augs._record import check_record, digest_of_names, digest_of_numbers
+from robust_augs._record import check_record, check_shard, digest_of_names, digest_of_numbers
 from robust_augs.style import StyleDraws, StyleTransfer
 from robust_augs.stylised_folder import image_pairs
 
@@ -61,9 +61,7 @@ def stylise_folder(
     """
     if transfer.styles is None:
         raise ValueError("transfer has no paintings: StyleTransfer(..., styles=StyleBank.from_folder(encoder, folder))")
-    place, count = shard
-    if not 0 <= place < count:
-        raise ValueError(f"shard must be (index, count) with 0 <= index < count, got {shard}")
+    place, count = check_shard(shard)
     source, target = Path(clean), Path(stylised)
     _, pairs = image_pairs(source, target)
     record = {
@@ -89,8 +87,6 @@ def stylise_folder(
 
 
 def _pixels(path: Path, transform: Callable[[Any], Any] | None) -> Tensor:
-    from torchvision.transforms.functional import pil_to_tensor
-
     image = read_image(path)
     if transform is not None:
         image = transform(image)
@@ -101,10 +97,6 @@ def _pixels(path: Path, transform: Callable[[Any], Any] | None) -> Tensor:
 
 
 def _png(transfer: StyleTransfer, image: Tensor, painting: int) -> bytes:
-    from torchvision.transforms.functional import to_pil_image
-
     painted = transfer.apply(image, StyleDraws(style=torch.tensor([painting])))[0]
     levels = painted if painted.dtype == torch.uint8 else (painted * 255).round().to(torch.uint8)
-    content = io.BytesIO()
-    to_pil_image(levels.cpu()).save(content, "PNG")
-    return content.getvalue()
+    return encoded(levels, "PNG")

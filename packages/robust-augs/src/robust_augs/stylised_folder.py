@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
 
 from robust_augs._files import files_below, read_image
 
@@ -18,8 +19,6 @@ def image_pairs(clean: Path, stylised: Path) -> tuple[list[str], list[tuple[Path
         FileNotFoundError: if there is no such folder, or a class without an image.
         ValueError: if two images would have the same copy.
     """
-    from torchvision.datasets import ImageFolder
-
     if not clean.is_dir():
         raise FileNotFoundError(f"no folder of images at {clean}")
     folder = ImageFolder(clean)

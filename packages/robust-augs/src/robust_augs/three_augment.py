@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_augs._images import as_float, check_images, like, those, uniform
-from robust_augs._random import integers
+from robust_augs._images import as_float, check_images, like, those
+from robust_augs._random import integers, uniform
 from robust_augs._resample import ATTEMPTS, Boxes, cubic, random_boxes, resized_crop
 
 CHANGES = ("greyscale", "solarize", "blur")
@@ -107,11 +107,11 @@ class ThreeAugment:
         """Draw for a batch of `shape` (N, C, H, W)."""
         count, height, width = shape[0], *shape[2:]
         if self.crop == "resized":
-            uniforms = uniform(count * (2 * ATTEMPTS + 2), generator, device).view(count, 2 * ATTEMPTS + 2)
+            uniforms = uniform((count, 2 * ATTEMPTS + 2), generator, device)
             boxes = random_boxes(uniforms, height, width, (0.08, 1.0), (3 / 4, 4 / 3))
         else:
             boxes = self._squares(count, *self._padded(height, width), generator, device)
-        flip, sigma, *factors = uniform(5 * count, generator, device).view(5, count)
+        flip, sigma, *factors = uniform((5, count), generator, device)
         low, high = _BLUR_RADIUS
         return ThreeAugmentDraws(
             boxes=boxes,
@@ -119,7 +119,7 @@ class ThreeAugment:
             change=integers((count,), 0, len(CHANGES) - 1, generator, device),
             sigma=low + (high - low) * sigma,
             factors=1 + self.jitter * (2 * torch.stack(factors, dim=1) - 1),
-            order=uniform(3 * count, generator, device).view(count, 3).argsort(dim=1),
+            order=uniform((count, 3), generator, device).argsort(dim=1),
         )
 
     @torch.no_grad()

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from robust_augs._images import uniform
-from robust_augs._random import integers
+from robust_augs._random import integers, uniform
 from robust_augs.deepaugment.kernels import random_mask, random_scale, random_signs, uniform_like
 from robust_augs.deepaugment.layers import draw_below, draw_some
 
@@ -54,7 +53,7 @@ def convolve_noise(code: Tensor, generator: torch.Generator | None) -> Tensor:
 def add_channels(code: Tensor, generator: torch.Generator | None) -> Tensor:
     """Add to every channel, with probability 1/2, a random channel moved by up to a pixel each way."""
     channels, kernels = code.shape[1], _identity(code)
-    added = (uniform(channels, generator, code.device) < 0.5).nonzero().squeeze(1)
+    added = (uniform((channels,), generator, code.device) < 0.5).nonzero().squeeze(1)
     other = integers((len(added),), 0, channels - 1, generator, code.device)
     row, column = integers((2, len(added)), 0, 2, generator, code.device)
     kernels[added, other, row, column] = 1
@@ -64,7 +63,7 @@ def add_channels(code: Tensor, generator: torch.Generator | None) -> Tensor:
 def shift_channels(code: Tensor, generator: torch.Generator | None) -> Tensor:
     """Move the channels by up to a pixel each way: the first at random, each next like the last, or anew in 20%."""
     channels = code.shape[1]
-    anew = uniform(channels, generator, "cpu") < 0.2
+    anew = uniform((channels,), generator, "cpu") < 0.2
     anew[0] = True
     source = torch.where(anew, torch.arange(channels), 0).cummax(dim=0).values
     place = integers((channels,), 0, 8, generator, "cpu")[source]

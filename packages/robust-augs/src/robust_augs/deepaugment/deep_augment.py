@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_augs._images import as_float, check_images, check_share, like
-from robust_augs._record import check_record, digest_of_names, digest_of_numbers
+from robust_augs._record import check_record, check_shard, digest_of_names, digest_of_numbers
 from robust_augs.deepaugment.autoencoder import Autoencoder
 from robust_augs.deepaugment.folders import check_outside, find_images, read_image, write_image
 from robust_augs.deepaugment.layers import check_body, find_body, find_head, submodule
@@ -183,9 +183,7 @@ class DeepAugment:
                 if `shard` is none.
         """
         source, target = Path(source), Path(target)
-        part, parts = shard
-        if not 0 <= part < parts:
-            raise ValueError(f"shard must be (index, count) with 0 <= index < count, got {shard}")
+        part, parts = check_shard(shard)
         files = find_images(source)
         method = {SuperResolution: "edsr", Autoencoder: "cae"}[type(self.editor)]
         record = {
@@ -211,7 +209,7 @@ class DeepAugment:
                     edited = self.editor.edit(stream(seed, edit, "weights"))
                 image = read_image(source / file, self.side)
                 distorted = self._pass(edited, image, stream(seed, index, "activations"))[0]
-                write_image((distorted * 255).round().to(torch.uint8).cpu(), target / file)
+                write_image((distorted * 255).round().to(torch.uint8), target / file)
                 written += 1
             if progress is not None:
                 progress(done, len(own))

@@ -1,11 +1,12 @@
 """Image files of a folder `<class>/<file>`: found, read and written."""
 
-import io
 from pathlib import Path
 
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
-from robust_augs._files import write_whole
+from robust_augs._files import encoded, write_whole
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -37,9 +38,6 @@ def read_image(path: Path, side: int) -> Tensor:
     Raises:
         ValueError: if the file cannot be read as an image.
     """
-    from PIL import Image  # comes with torchvision; both are slow to import
-    from torchvision.transforms.v2.functional import pil_to_tensor, resize
-
     try:
         with Image.open(path) as file:
             # Pillow would clip the 16-bit levels of a grey PNG file (mode I;16, once I) instead of scaling them.
@@ -56,9 +54,5 @@ def read_image(path: Path, side: int) -> Tensor:
 
 def write_image(image: Tensor, path: Path) -> None:
     """Write `image` (3, H, W), uint8, as PNG or, with Pillow's default quality of 75, JPEG, by the ending of `path`."""
-    from torchvision.transforms.v2.functional import to_pil_image
-
-    content = io.BytesIO()
-    to_pil_image(image).save(content, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content.getvalue())
+    write_whole(path, encoded(image, "PNG" if path.suffix.lower() == ".png" else "JPEG"))

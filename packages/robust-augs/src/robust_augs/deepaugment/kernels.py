@@ -1,18 +1,15 @@
 """Edits of one tensor of kernels (filters, channels, height, width); each returns a new tensor."""
 
-import math
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from robust_augs._images import uniform
-from robust_augs._random import integers
+from robust_augs._random import integers, uniform
 
 
 def uniform_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
     """U[0, 1) for every entry of `tensor`, in its dtype and on its device."""
-    return uniform(math.prod(tensor.shape), generator, tensor.device).view(tensor.shape).to(tensor.dtype)
+    return uniform(tuple(tensor.shape), generator, tensor.device).to(tensor.dtype)
 
 
 def random_signs(tensor: Tensor, generator: torch.Generator | None, *, negative: float = 0.5) -> Tensor:
@@ -27,7 +24,7 @@ def random_mask(tensor: Tensor, generator: torch.Generator | None, *, kept: floa
 
 def random_scale(tensor: Tensor, generator: torch.Generator | None, *, low: float, high: float) -> Tensor:
     """Multiply every entry by 1 + 2 u U(low, high), with one u ~ U(0, 1) for the whole tensor."""
-    spread = float(uniform(1, generator, "cpu"))
+    spread = float(uniform((1,), generator, "cpu"))
     return tensor * (1 + 2 * spread * (low + (high - low) * uniform_like(tensor, generator)))
 
 

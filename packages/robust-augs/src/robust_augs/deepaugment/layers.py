@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from robust_augs._random import integers
+from robust_augs._random import integers, permutation
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Block = tuple[nn.Conv2d, nn.Conv2d]
@@ -116,5 +116,4 @@ def draw_below(count: int, generator: torch.Generator | None) -> int:
 
 def draw_some(count: int, total: int, generator: torch.Generator | None) -> Tensor:
     """Draw `count` different numbers from {0, ..., total - 1}, or all of them where there are fewer."""
-    home = generator.device if generator else "cpu"
-    return torch.randperm(total, generator=generator, device=home)[:count].cpu()
+    return permutation(total, generator, "cpu")[:count]

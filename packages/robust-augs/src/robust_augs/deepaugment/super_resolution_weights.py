@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from robust_augs._images import uniform
-from robust_augs._random import dirichlet
+from robust_augs._random import dirichlet, uniform
 from robust_augs.deepaugment.kernels import (
     keep_largest,
     random_mask,
@@ -113,7 +112,7 @@ def shift(blocks: list[Block], generator: torch.Generator | None) -> None:
 def convolve_noise(blocks: list[Block], generator: torch.Generator | None) -> None:
     """Convolve the kernels of a convolution over all its channels with noise (2 u U - 1) / 6."""
     weight = _pick(blocks, EVERY_THIRD, generator)[0].weight
-    spread = float(uniform(1, generator, "cpu"))
+    spread = float(uniform((1,), generator, "cpu"))
     square = weight.new_empty(weight.shape[1], weight.shape[1], 3, 3)
     noise = (2 * spread * uniform_like(square, generator) - 1) / 6
     weight.copy_(F.conv2d(weight, noise, padding=1))
