@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from _pages import arguments, made_with, prose, publish, table, versions
+from _photographs import photographs
 from easyrobust.augmentations.aprs import APRecombination, mix_data
 from easyrobust.augmentations.augmix import AugMixDataset, AugMixModule
 from easyrobust.modules.prime import PRIMEAugmentation32, PRIMEAugmentation224
@@ -31,7 +32,6 @@ from robust_augs import (
     Patchwise,
     ThreeAugment,
 )
-from skimage import data
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -51,22 +51,6 @@ class Pair:
     goal: float | None = None
 
 
-def photographs(size: int, count: int) -> Tensor:
-    """Squares of three photographs, uint8 (count, 3, size, size)."""
-    pictures = [
-        Image.fromarray(picture).convert("RGB") for picture in (data.astronaut(), data.chelsea(), data.coffee())
-    ]
-    random = np.random.default_rng(0)
-    cut = []
-    for number in range(count):
-        picture = pictures[number % len(pictures)]
-        side = int(random.integers(size, min(picture.size)))
-        left, top = (int(random.integers(0, length - side + 1)) for length in picture.size)
-        square = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
-        cut.append(functional.pil_to_tensor(square))
-    return torch.stack(cut)
-
-
 def stacked(pictures: list[Image.Image]) -> Tensor:
     """A batch of floats from pictures, as a loader makes it."""
     return torch.stack([functional.to_dtype(functional.pil_to_tensor(picture), scale=True) for picture in pictures])
@@ -74,7 +58,7 @@ def stacked(pictures: list[Image.Image]) -> Tensor:
 
 def pairs(size: int) -> list[Pair]:
     """All comparisons at a size."""
-    levels = photographs(size, BATCH[size])
+    levels = photographs(BATCH[size], size)
     images = levels.float() / 255
     pictures = [functional.to_pil_image(image) for image in levels]
     severity = SEVERITY[size]
