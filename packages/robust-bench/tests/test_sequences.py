@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from robust_attacks import ImageRandom
-from robust_bench.benchmarks import cifar_p, generated_sequences, imagenet_p
+from robust_bench.conditions import Flips
 from robust_bench.corruptions import SizeWarning
 from robust_bench.corruptions.sequences import (
     PRESETS,
@@ -154,9 +154,9 @@ def test_only_noises_depend_on_the_difficulty(images, name):
 
 
 def test_noises_are_told_by_look_up():
-    assert [name for name in NAMES if is_noise(name)] == ["gaussian_noise", "shot_noise", "speckle_noise"]
-    for module in (cifar_p, generated_sequences, imagenet_p):
-        assert module.is_noise is is_noise
+    noises = ["gaussian_noise", "shot_noise", "speckle_noise"]
+    assert [name for name in NAMES if is_noise(name)] == noises
+    assert [name for name in NAMES if Flips.of_generated(name, "cifar").noise] == noises
     with pytest.raises(ValueError, match="unknown sequence 'impulse_noise'"):
         is_noise("impulse_noise")
 
