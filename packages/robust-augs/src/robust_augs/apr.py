@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robust_augs._draws import block_size
 from robust_augs._images import as_float, check_images, check_share, like
 from robust_augs._levels import as_levels
 from robust_augs._random import permutation, uniform
@@ -13,6 +14,7 @@ from robust_augs.chains import ChainDraws, apply_chains, check_chains, sample_ch
 from robust_augs.operations import OPERATIONS
 
 CHANNELS_AND_SPACE = (-3, -2, -1)
+NUMBERS = 12  # temporary ones for each of an image's values, while images are recombined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +101,10 @@ class APRPair:
         result = images.clone()
         if len(chosen) == 0:
             return result
-        spectrum = torch.fft.rfftn(as_float(images), dim=CHANNELS_AND_SPACE)
-        mixed = recombine(spectrum[draws.partner[chosen]], spectrum[chosen], images.shape[1:])
-        result[chosen] = like(images, mixed.clamp(0, 1) if self.clip else mixed)
+        spectra = Spectra.of(as_float(images))
+        for some in torch.split(chosen, block_size(NUMBERS * images.shape[1:].numel(), images.device)):
+            mixed = spectra.recombine(draws.partner[some], some)
+            result[some] = like(images, mixed.clamp(0, 1) if self.clip else mixed)
         return result
 
 
@@ -210,11 +213,9 @@ class APRSingle:
             return result
         once = levels.index_select(0, chosen.to(levels.device))
         twice = apply_chains(once, draws.second[chosen], OPERATIONS)[:, 0]
-        spectra = torch.fft.rfftn(torch.cat([once, twice]).to(floats), dim=CHANNELS_AND_SPACE)
         row, backwards = torch.arange(count), draws.backwards[chosen]
-        amplitude = spectra.index_select(0, (row + count * backwards).to(levels.device))
-        phase = spectra.index_select(0, (row + count * ~backwards).to(levels.device))
-        mixed = recombine(amplitude, phase, images.shape[1:])
+        amplitude, phase = ((row + count * second).to(levels.device) for second in (backwards, ~backwards))
+        mixed = Spectra.of(torch.cat([once, twice]).to(floats)).recombine(amplitude, phase)
         mixed = mixed.trunc().remainder(256) if self.wrap else mixed.clamp(0, 255)
         result[chosen.to(levels.device)] = like(images, mixed / 255)
         return result
@@ -224,11 +225,33 @@ APRSingle.cifar = APRSingle(severity=3.0)
 APRSingle.imagenet = APRSingle(severity=3.0)
 
 
-def recombine(amplitude: Tensor, phase: Tensor, shape: torch.Size) -> Tensor:
-    """Images of `shape` (C, H, W) with the amplitudes of one real Fourier spectrum and the phases of another.
+@dataclass(frozen=True)
+class Spectra:
+    """Fourier transforms of real images, over channels and space together.
 
-    The direction of each complex number takes neither angles nor exponentials; that of 0 counts as 1.
+    Args:
+        values: complex (N, C, H, W // 2 + 1), never 0: a tiny number is added to all, which gives 0 the phase 0.
+        size: their absolute values.
+        shape: of the images, (C, H, W).
     """
-    direction = torch.where(phase == 0, 1, torch.sgn(phase))
-    images: Tensor = torch.fft.irfftn(direction * amplitude.abs(), s=tuple(shape), dim=CHANNELS_AND_SPACE)
-    return images
+
+    values: Tensor
+    size: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, images: Tensor) -> "Spectra":
+        """Transform float images (N, C, H, W)."""
+        tiny = torch.finfo(images.dtype).tiny ** 0.49  # its square, which the absolute value needs, is no 0
+        values = torch.fft.rfftn(images, dim=CHANNELS_AND_SPACE).add_(tiny)
+        return cls(values, values.abs(), tuple(images.shape[1:]))
+
+    def recombine(self, amplitude: Tensor, phase: Tensor) -> Tensor:
+        """Give the images numbered `phase` (K,) the amplitudes of those numbered `amplitude` (K,).
+
+        The direction of each complex number takes neither angles nor exponentials.
+        """
+        scale = self.size.index_select(0, amplitude).div_(self.size.index_select(0, phase))
+        mixed = self.values.index_select(0, phase).mul_(scale)
+        images: Tensor = torch.fft.irfftn(mixed, s=self.shape, dim=CHANNELS_AND_SPACE)
+        return images

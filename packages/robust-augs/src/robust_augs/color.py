@@ -184,5 +184,5 @@ def interpolate(tables: Tensor, values: Tensor, per_unit: int) -> Tensor:
     position = position.frac_().flatten()
     result = pieces[0].index_select(0, index)
     for piece in pieces[1:]:
-        result.mul_(position).add_(piece.index_select(0, index))
+        result = piece.index_select(0, index).addcmul_(result, position)
     return result.view_as(values)
