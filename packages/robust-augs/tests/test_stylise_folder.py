@@ -152,6 +152,14 @@ def test_a_folder_of_other_settings_is_refused(clean, tmp_path, transfer, seed, 
     assert set(json.loads(before["stylise_folder.json"])) == {"seed", "images", "names", "alpha", "content"}
 
 
+@pytest.mark.parametrize("inside", ["", "copies"])
+def test_a_target_in_the_clean_folder_is_refused(clean, inside):
+    before = contents(clean)
+    with pytest.raises(ValueError, match="the target must lie outside the source"):
+        stylise_folder(transfer_of(), clean, clean / inside)
+    assert contents(clean) == before
+
+
 def test_a_data_set_that_grew_is_refused(clean, tmp_path):
     stylise_folder(transfer_of(), clean, tmp_path / "out")
     Image.new("RGB", (8, 8)).save(clean / "ant/aa.JPEG")

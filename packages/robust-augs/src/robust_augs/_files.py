@@ -33,6 +33,12 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def check_outside(source: Path, target: Path) -> None:
+    """Refuse a target in the source, whose files would become images of it."""
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise ValueError(f"the target must lie outside the source {source}, got {target}")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that nobody ever sees a part of it: a file that exists is complete."""
     # A process number would not do: two machines that share a disk may have the same.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from robust_augs._files import encoded, read_image, write_whole
+from robust_augs._files import check_outside, encoded, read_image, write_whole
 from robust_augs._images import check_images
 from robust_augs._record import check_record, check_shard, digest_of_names, digest_of_numbers
 from robust_augs.style import StyleDraws, StyleTransfer
@@ -56,13 +56,15 @@ def stylise_folder(
     Raises:
         FileNotFoundError: if there is no such folder, or a class without an image.
         TypeError: if `transform` returns neither an image of PIL nor a tensor of floats or uint8.
-        ValueError: if `transfer` has no bank, `shard` is not one, two images would have the same copy, `stylised` was
-            written with other settings, or `transform` returns values outside [0, 1] or another shape.
+        ValueError: if `transfer` has no bank, `shard` is not one, two images would have the same copy, `stylised` lies
+            in `clean` or was written with other settings, or `transform` returns values outside [0, 1] or another
+            shape.
     """
     if transfer.styles is None:
         raise ValueError("transfer has no paintings: StyleTransfer(..., styles=StyleBank.from_folder(encoder, folder))")
     place, count = check_shard(shard)
     source, target = Path(clean), Path(stylised)
+    check_outside(source, target)
     _, pairs = image_pairs(source, target)
     record = {
         "seed": seed,

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from robust_augs._files import check_outside
 from robust_augs._images import as_float, check_images, check_share, like
 from robust_augs._record import check_record, check_shard, digest_of_names, digest_of_numbers
 from robust_augs.deepaugment.autoencoder import Autoencoder
-from robust_augs.deepaugment.folders import check_outside, find_images, read_image, write_image
+from robust_augs.deepaugment.folders import find_images, read_image, write_image
 from robust_augs.deepaugment.layers import check_body, find_body, find_head, submodule
 from robust_augs.deepaugment.streams import edits_in_force, stream
 from robust_augs.deepaugment.super_resolution import SuperResolution

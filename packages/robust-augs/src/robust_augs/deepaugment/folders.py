@@ -26,12 +26,6 @@ def find_images(source: Path) -> list[Path]:
     return sorted(found, key=Path.as_posix)
 
 
-def check_outside(source: Path, target: Path) -> None:
-    """Refuse a target in the source, whose files would become images of it."""
-    if source.resolve() in (target.resolve(), *target.resolve().parents):
-        raise ValueError(f"the target must lie outside the source {source}, got {target}")
-
-
 def read_image(path: Path, side: int) -> Tensor:
     """An image as a batch (1, 3, H, W) in [0, 1], resized bilinearly so that its shorter side is `side`.
 
