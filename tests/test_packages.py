@@ -26,6 +26,7 @@ PROVIDES = {
     "yaml": "pyyaml",
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "open_clip": "open-clip-torch",
 }
 each_package = pytest.mark.parametrize("package", ARROWS)
 

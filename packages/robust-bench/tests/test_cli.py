@@ -42,6 +42,23 @@ def test_list_finds_models(capsys):
     assert "timm:resnet18 " in capsys.readouterr().out
     assert main(["list", "--models", "small_cnn_8"]) == 0
     assert "none" in capsys.readouterr().out
+    assert main(["list", "--models"]) == 0
+    zoo = capsys.readouterr().out
+    line = next(
+        line for line in zoo.splitlines() if line.startswith("zoo:easyrobust/advtrain_swin_base_patch4_window7_224 ")
+    )
+    assert line.split()[1:] == [
+        "swin_base_patch4_window7_224",
+        "imagenet1k",
+        "Linf",
+        "4/255",
+        "75.05",
+        "47.42",
+        "published",
+    ]
+    assert "timm:resnet18 " not in zoo
+    assert main(["list", "--models", "easyrobust/*resnet50*"]) == 0
+    assert "zoo:easyrobust/" in capsys.readouterr().out
     assert main(["list", "--models", "nothing"]) == 2
     assert "names may hold *" in capsys.readouterr().err
 

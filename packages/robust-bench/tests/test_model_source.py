@@ -131,3 +131,35 @@ def test_unknown_names_and_missing_files_are_errors(tmp_path):
         ModelSource(spec="small_cnn_9", pretrained=False).build(num_classes=10, in_chans=1)
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         ModelSource(spec="small_cnn_8", weights=tmp_path / "none.safetensors").build(num_classes=10, in_chans=1)
+
+
+def test_entries_of_the_zoo(monkeypatch, weights):
+    import robust_models
+
+    entry = robust_models.Entry(
+        name="test/digits", arch="small_cnn_8", arch_source="robust_models", num_classes=10, urls=(weights.as_uri(),)
+    )
+    asked = []
+    monkeypatch.setattr(
+        robust_models, "pretrained", lambda name: asked.append(name) or robust_models.build_model(entry)
+    )
+    monkeypatch.setattr(robust_models, "get_entry", {entry.name: entry}.__getitem__)
+    source = ModelSource(spec="zoo:test/digits")
+    model = source.build(num_classes=10, in_chans=1)
+    assert asked == ["test/digits"]
+    assert source.describe(model, weights.parent)["pretrained"] is True
+    own = ModelSource(spec="zoo:test/digits", weights=weights).build(num_classes=10, in_chans=1)
+    assert asked == ["test/digits"]
+    torch.manual_seed(0)
+    expected = create_model("small_cnn_8").eval()
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(own(images), expected(images))
+    with pytest.raises(
+        ValueError, match="the entry 'zoo:test/digits' of the zoo says so itself: leave --num_classes out"
+    ):
+        ModelSource(spec="zoo:test/digits", num_classes=10)
+
+
+def test_an_entry_that_is_not_in_the_zoo():
+    with pytest.raises(ValueError, match="no entry of the zoo is called 'light/nothing'"):
+        ModelSource(spec="zoo:light/nothing").build(num_classes=10, in_chans=3)

@@ -95,3 +95,10 @@ def test_says_what_is_wrong_with_a_request(name, options, message):
 def test_an_error_inside_of_a_constructor_is_not_hidden():
     with pytest.raises(TypeError, match="int"):
         create_model("resnet18", model_args={"layers": 3})
+
+
+@pytest.mark.parametrize("name", ["wrn_28_10_dm_silu", "rvt_tiny"])
+def test_models_are_built_on_the_meta_device(name):
+    with torch.device("meta"):
+        model = create_model(name)
+    assert all(each.is_meta for each in model.parameters())

@@ -4,8 +4,9 @@ import importlib.metadata
 
 import robust_models
 
-PUBLIC = ["LoadReport", "Normalize", "NormalizedModel", "SmallCNN", "__version__"]
-PUBLIC += ["create_model", "get_normalization", "load_weights", "save_weights"]
+PUBLIC = ["Entry", "LoadReport", "Normalize", "NormalizedModel", "SmallCNN", "__version__"]
+PUBLIC += ["build_model", "build_transform", "create_model", "download", "export", "get_entry", "get_normalization"]
+PUBLIC += ["list_models", "load_weights", "pretrained", "register_entry", "save_weights"]
 
 
 def test_the_public_names_are_exactly_these():

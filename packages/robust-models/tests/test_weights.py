@@ -8,6 +8,7 @@ import random
 import stat
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from robust_models import Normalize, NormalizedModel, create_model, load_weights, save_weights
@@ -434,3 +435,55 @@ def test_a_torchscript_archive(trained, model, tmp_path):
     torch.jit.script(trained).save(str(tmp_path / "w.pt"))
     with pytest.raises(ValueError, match=r"TorchScript archive: load it with torch\.jit\.load"):
         load_weights(model, tmp_path / "w.pt")
+
+
+def test_the_report_follows_names_into_the_model(trained, model, tmp_path):
+    state = {f"module.{name.removeprefix('model.')}": value for name, value in trained.state_dict().items()
+             if not name.startswith("normalize.")}  # fmt: skip
+    torch.save({"state_dict": {**state, "module.x.bn_adv.weight": torch.ones(1)}}, tmp_path / "w.pt")
+    report = load_weights(model, tmp_path / "w.pt")
+    assert_same_weights(model, trained)
+    assert report.renamed["module.conv1.weight"] == "model.conv1.weight"
+    assert set(report.renamed.values()) == set(report.loaded)
+    assert report.dropped == ("module.x.bn_adv.weight",)
+    assert report.steps == ("strip_module", "drop_bn_adv")
+    assert report.converted == ()
+    save_weights(trained, tmp_path / "own.safetensors")
+    assert not load_weights(build(3), tmp_path / "own.safetensors").renamed
+
+
+def test_steps_can_be_chosen(trained, model, tmp_path):
+    torch.save({f"module.{name}": value for name, value in trained.unwrap().state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="does not fit"):
+        load_weights(model, tmp_path / "w.pt", mapping=())
+    load_weights(model, tmp_path / "w.pt", mapping=["strip_module"])
+    assert_same_weights(model, trained)
+
+
+def test_the_classifier_may_be_new_and_nothing_else(trained, tmp_path):
+    save_weights(trained, tmp_path / "w.safetensors")
+    other = build(2, num_classes=3)
+    head = other.model.head.weight.clone()
+    report = load_weights(other, tmp_path / "w.safetensors", new_head=True)
+    assert set(report.mismatched) == {"model.head.weight", "model.head.bias"}
+    assert torch.equal(other.model.head.weight, head)
+    assert torch.equal(other.model.conv1.weight, trained.model.conv1.weight)
+    without = {name: value for name, value in trained.state_dict().items() if not name.startswith("model.head.")}
+    torch.save(without, tmp_path / "headless.pt")
+    assert set(load_weights(other, tmp_path / "headless.pt", new_head=True).missing) == set(report.mismatched)
+    del without["model.conv1.bias"]
+    torch.save(without, tmp_path / "less.pt")
+    with pytest.raises(ValueError, match=r"3 entries are missing from the file: model\.conv1\.bias"):
+        load_weights(other, tmp_path / "less.pt", new_head=True)
+
+
+def test_further_lines_in_the_header(trained, model, tmp_path):
+    checksum = save_weights(trained, tmp_path / "w.safetensors", metadata={"entry": "a/b"})
+    with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as opened:
+        assert opened.metadata() == {"format": "pt", "entry": "a/b"}
+    load_weights(model, tmp_path / "w.safetensors", sha256=checksum)
+
+
+def test_neither_a_file_nor_an_entry(model):
+    with pytest.raises(FileNotFoundError, match=r"no weights at rvt/rvt_tinny.*did you mean rvt/rvt_tiny"):
+        load_weights(model, "rvt/rvt_tinny")

@@ -118,6 +118,10 @@ def print_path(what: str, path: Path) -> None:
     sys.stdout.write(f"{what}: {path}\n")
 
 
+_ZOO = "the zoo"  # what --models means without a pattern
+_WIDE = 240  # columns, so that no name of a model is cut off
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=DISTRIBUTION, description="How robust is this image model?", version=__version__, allow_abbrev=False
@@ -126,7 +130,15 @@ def _parser() -> ArgumentParser:
     naming = ArgumentParser(description="List the benchmarks, or models.", allow_abbrev=False)
     naming.add_argument("names", type=str, nargs="*", help="say everything about these benchmarks")
     naming.add_argument("--data", type=Path | None, default=None, help="the folder where data sets are looked for")
-    naming.add_argument("--models", type=str | None, default=None, help="list models instead, e.g. 'resnet*'")
+    naming.add_argument(
+        "--models",
+        type=str,
+        nargs="?",
+        const=_ZOO,
+        default=None,
+        metavar="PATTERN",
+        help="list models instead: the zoo of robust ones, or those like 'resnet*'",
+    )
     naming.add_argument("--json", action="store_true", help="write the benchmarks as JSON")
     commands.add_subcommand("list", naming, help="name the benchmarks, with the status of their data, or models")
     run = ArgumentParser(allow_abbrev=False, description="Evaluate a model and write OUT/result.json.")
@@ -175,13 +187,13 @@ def _list(given: Namespace) -> None:
     if given.json:
         sys.stdout.write(listing.as_json(given.data))
     elif given.models is not None:
-        _print(listing.models(given.models))
+        _print(listing.models(None if given.models == _ZOO else given.models), least=_WIDE)
     else:
         _print(listing.details(given.names, given.data) if given.names else listing.overview(given.data))
 
 
-def _print(shown: RenderableType) -> None:
-    sys.stdout.write(render(shown, width=max(100, Console().width)) + "\n")
+def _print(shown: RenderableType, least: int = 100) -> None:
+    sys.stdout.write(render(shown, width=max(least, Console().width)) + "\n")
 
 
 def _corrupt(corrupt: Corrupt) -> None:

@@ -4,6 +4,7 @@ import fnmatch
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -24,12 +25,11 @@ def status(name: str, data: Path | None) -> str:
 
 def overview(data: Path | None) -> RenderableType:
     """A table of all benchmarks."""
-    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("benchmark", "data", "what"):
-        out.add_column(heading)
+    out = _columns("benchmark", "data", "what")
     for name, entry in benchmarks.ENTRIES.items():
         out.add_row(Text(name), Text(status(name, data)), Text(entry.about))
-    return Group(out, Text("\nlist NAME says what a benchmark needs, list --models 'resnet*' which models there are."))
+    more = "\nlist NAME says what a benchmark needs, list --models which robust models there are,\n"
+    return Group(out, Text(more + "list --models 'resnet*' which others."))
 
 
 def details(names: Sequence[str], data: Path | None) -> RenderableType:
@@ -66,22 +66,48 @@ def as_json(data: Path | None) -> str:
     return json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
 
 
-def models(pattern: str) -> RenderableType:
-    """Models whose names fit a pattern such as "resnet*", and whether timm has published weights of them.
+def models(pattern: str | None) -> RenderableType:
+    """Models to evaluate: with a pattern such as "resnet*" those whose names fit, without one the zoo of robust ones.
 
     Raises:
         ValueError: if there is none.
     """
-    import robust_models  # noqa: F401  # registers its own models with timm
+    import robust_models
     import timm
 
-    published = {name.partition(".")[0] for name in timm.list_pretrained()}
-    names = [name for name in timm.list_models() if fnmatch.fnmatchcase(name, pattern)]
-    if not names:
-        raise ValueError(f"no model is called {pattern!r}: names may hold *, as in 'resnet*'")
+    entries = robust_models.list_models(pattern or "*")
+    names = [] if pattern is None else [name for name in timm.list_models() if fnmatch.fnmatchcase(name, pattern)]
+    if not names and not entries:
+        raise ValueError(f"no model is called {pattern!r}: names may hold *, as in 'resnet*' or 'robustbench/*'")
+    parts: list[RenderableType] = []
+    if names:
+        published = {name.partition(".")[0] for name in timm.list_pretrained()}
+        built = _columns("model", "published weights")
+        for name in names:
+            known = name in published
+            built.add_row(Text(f"timm:{name}" if known else name), Text("timm" if known else "none"))
+        parts.append(built)
+    if entries:
+        parts += [Text(""), _zoo(entries)] if parts else [_zoo(entries)]
+        parts.append(Text("\nPrinted numbers; those of different sources were measured by different protocols."))
+    return Group(*parts)
+
+
+def _zoo(entries: Sequence[Any]) -> Table:
+    """The entries of the zoo of robust-models with the numbers that were printed for them."""
+    out = _columns("model", "architecture", "data set", "trained against", "clean %", "AutoAttack %", "weights")
+    for entry in entries:
+        against = f"{entry.threat.norm} {entry.threat.eps}" if entry.threat else "-"
+        numbers = (entry.metrics.get(name) for name in ("clean", "autoattack"))
+        clean, attacked = ("-" if number is None else f"{number:g}" for number in numbers)
+        status = "published" if entry.loadable else "not loadable"
+        cells = (f"zoo:{entry.name}", entry.arch, entry.dataset, against, clean, attacked, status)
+        out.add_row(*map(Text, cells))
+    return out
+
+
+def _columns(*headings: str) -> Table:
     out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("model", "published weights"):
+    for heading in headings:
         out.add_column(heading)
-    for name in names:
-        out.add_row(Text(f"timm:{name}" if name in published else name), Text("timm" if name in published else "none"))
     return out

@@ -19,9 +19,10 @@ class ModelSource:
     """How a model is built and where its weights come from.
 
     Args:
-        spec: "small_cnn_8" or another name that `robust_models.create_model` knows, "timm:resnet18", or
+        spec: "small_cnn_8" or another name that `robust_models.create_model` knows; "timm:resnet18" with timm's
+            weights; "zoo:light/..." for an entry of `robust_models.list_models`, with its weights; or
             "package.module:factory" for a function without arguments that returns a torch module taking images in
-            [0, 1]; such a function decides about everything but the weights.
+            [0, 1]. Functions and entries decide about everything but the weights.
         weights: a file for `robust_models.load_weights`; None means the published ones of timm, or none at all.
         pretrained: load timm's published weights, for which the network may be used; None means to do so for "timm:"
             names without a file.
@@ -29,7 +30,8 @@ class ModelSource:
         in_chans: channels of the images; None means the data's, or the published weights' own.
 
     Raises:
-        ValueError: if a factory comes with `pretrained`, `num_classes` or `in_chans`, which it would not see.
+        ValueError: if a factory or an entry comes with `pretrained`, `num_classes` or `in_chans`, which it would not
+            see.
     """
 
     spec: str
@@ -45,6 +47,8 @@ class ModelSource:
                 f"the function {self.spec!r} builds its model without --{vain[0]}: leave --{' and --'.join(vain)} out, "
                 "and set it in the function"
             )
+        if vain and self._entry is not None:
+            raise ValueError(f"the entry {self.spec!r} of the zoo says so itself: leave --{' and --'.join(vain)} out")
 
     def build(self, *, num_classes: int, in_chans: int) -> nn.Module:
         """Build the model for data with these classes and channels, and load its weights.
@@ -60,6 +64,8 @@ class ModelSource:
         prefix, _, rest = self.spec.partition(":")
         if self._is_factory:
             model = _factory(prefix, rest)
+        elif self._entry is not None:
+            model = self._from_zoo(self._entry)
         else:
             model = self._named(rest or prefix, num_classes=num_classes, in_chans=in_chans)
         if self.weights is not None:
@@ -90,12 +96,23 @@ class ModelSource:
     @property
     def _is_factory(self) -> bool:
         prefix, _, rest = self.spec.partition(":")
-        return bool(rest) and prefix != "timm"
+        return bool(rest) and prefix not in ("timm", "zoo")
+
+    @property
+    def _entry(self) -> str | None:
+        return self.spec.removeprefix("zoo:") if self.spec.startswith("zoo:") else None
 
     def _published(self) -> bool:
         if self.pretrained is not None:
             return self.pretrained
-        return self.weights is None and self.spec.startswith("timm:")
+        return self.weights is None and self.spec.startswith(("timm:", "zoo:"))
+
+    def _from_zoo(self, name: str) -> nn.Module:
+        import robust_models
+
+        if self.weights is None:
+            return robust_models.pretrained(name)
+        return robust_models.build_model(robust_models.get_entry(name)).eval()
 
     def _named(self, name: str, *, num_classes: int, in_chans: int) -> nn.Module:
         from robust_models import create_model

@@ -48,7 +48,7 @@ class Perturb:
         dir: folder of images <class>/<image>, one folder per class in the order of the labels (numbers inside names
             count as numbers).
         out: new folder for the copy.
-        model: a name such as small_cnn_32, timm:resnet18, or package.module:factory.
+        model: a name such as small_cnn_32, timm:resnet18, zoo:light/..., or package.module:factory.
         eps: largest size of the change in units of [0, 1] pixels, as 0.0157 or 4/255.
         attack: pgd, fgsm, mifgsm, apgd, fab, square, autoattack, or, within eps, ddn, fmn, deepfool, carliniwagner.
         norm: of the change.

@@ -36,7 +36,7 @@ class Run:
     Args:
         benchmarks: names from `robust-bench list`, as a list or joined by commas.
         out: folder for the result; result.json is written there.
-        model: a name such as small_cnn_8, timm:resnet18, or package.module:factory.
+        model: a name such as small_cnn_8, timm:resnet18, zoo:light/..., or package.module:factory.
         models: in place of model, a YAML list of several, each with model, and weights, pretrained, num_classes,
             in_chans and name as here; they share the reading of the images, and each has a folder below `out`.
         data: folder of a data set, or of several, each in a folder of its own; `robust-bench list` says how they look.

@@ -8,8 +8,8 @@ import timm
 from timm.models import is_model
 from torch import nn
 
-from robust_models import small_cnn as small_cnn  # registers its models with timm
-from robust_models.normalize import NormalizedModel, get_normalization
+from robust_models import architectures as architectures  # registers them with timm
+from robust_models.normalize import NormalizedModel, normalises
 
 
 def create_model(
@@ -32,7 +32,7 @@ def create_model(
 
     Args:
         name: a name of `timm.list_models()`, with or without a tag (`"resnet50.a1_in1k"`), or one of ours
-            (`"small_cnn_8"`, `"small_cnn_32"`).
+            (`"rvt_small_plus"`, `"wrn_28_10"`, ...).
         pretrained: load timm's weights, the only case in which the network is touched.
         num_classes: number of logits; None means the model's own, 0 pooled features.
         in_chans: channels of the images; None means the model's own, 3 for nearly all.
@@ -74,7 +74,7 @@ def create_model(
         raise ValueError(
             f"no pre-trained weights exist for {name}: use pretrained=False, and load_weights for a file of your own"
         ) from error
-    if not normalize or get_normalization(model) is not None:
+    if not normalize or normalises(model):
         return model
     config: Mapping[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     channels = in_chans if in_chans is not None else config["input_size"][0]

@@ -111,7 +111,7 @@ class NormalizedModel(nn.Module):
         strict_range: bool = False,
     ) -> None:
         super().__init__()
-        if get_normalization(model) is not None:
+        if normalises(model):
             raise ValueError(
                 f"{type(model).__name__} already normalises its input: unwrap() it first, or use it as it is"
             )
@@ -232,6 +232,11 @@ def get_normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float,
         if isinstance(module, Normalize):
             return tuple(module.mean.flatten().tolist()), tuple(module.std.flatten().tolist())
     return None
+
+
+def normalises(model: nn.Module) -> bool:
+    """Whether there is a `Normalize` inside `model`; its values are not read, so that it may lie on the meta device."""
+    return any(isinstance(module, Normalize) for module in model.modules())
 
 
 def _numbers(name: str, values: Any) -> list[float]:

@@ -1,37 +1,45 @@
 """Read and write weight files without executing what is in them."""
 
-import argparse
 import hashlib
 import os
-import pickle
-import re
-import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from robust_models.normalize import NormalizedModel
-
-_NESTS = ("state_dict", "model", "model_state_dict")
-_EMA_NESTS = ("state_dict_ema", "model_ema", "ema")
-_NORMALIZERS = (("normalize.mean", "normalize.std", "model."), ("0.mean", "0.std", "1."), ("mu", "sigma", ""))
+from robust_models.cache import write_whole
+from robust_models.download import download
+from robust_models.key_mapping import (
+    ALL_STEPS,
+    NORMALIZATION,
+    Mapped,
+    check_steps,
+    map_names,
+    pick_state_dict,
+    traced,
+)
+from robust_models.normalize import Normalize, NormalizedModel
+from robust_models.registry import Entry, get_entry
+from robust_models.weight_files import check_file, read_file
+from robust_models.weight_fit import WeightFit, classifier_names
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What `load_weights` did; all names are those of the `state_dict` of the model, or of the network that it wraps.
+    """What `load_weights` did; names are those of the `state_dict` of the model, unless they are said to be the file's.
 
     Attributes:
         path: the file.
         sha256: its checksum.
         source: the key under which the weights lay in the file, "" if they lay at the top.
+        steps: the steps of `robust_models.key_mapping` that changed something.
+        renamed: the model's names by those of the file, where they differ.
+        dropped: names in the file that the mapping left out.
+        converted: names of tensors that the mapping split, reshaped or resized.
         loaded: names that were set.
         missing: names that the file does not have; they kept their values.
         unexpected: names in the file that the model does not have.
@@ -41,6 +49,10 @@ class LoadReport:
     path: Path
     sha256: str
     source: str
+    steps: tuple[str, ...]
+    renamed: Mapping[str, str]
+    dropped: tuple[str, ...]
+    converted: tuple[str, ...]
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -48,85 +60,96 @@ class LoadReport:
 
 
 def load_weights(
-    model: nn.Module, path: str | os.PathLike[str], *, sha256: str | None = None, strict: bool = True, ema: bool = False
+    model: nn.Module,
+    path_or_name: str | os.PathLike[str],
+    *,
+    mapping: str | Sequence[str] = "auto",
+    sha256: str | None = None,
+    strict: bool = True,
+    ema: bool = False,
+    new_head: bool = False,
+    allow_pickle: bool = False,
+    accept_license: bool = False,
+    allow_http: bool = False,
 ) -> LoadReport:
-    """Set the weights of `model` from a safetensors file or a torch checkpoint. Nothing in the file is ever executed.
+    """Set the weights of `model` from a safetensors file, a torch checkpoint, or an entry of the zoo.
 
-    How names are found, in this order:
+    Nothing in the file is executed. How names are found, in this order:
 
-    1. The weights lie at the top of the file, or under `state_dict`, `model` or `model_state_dict` (the first that
-       exists); with `ema` under `state_dict_ema`, `model_ema` or `ema`. A file that has only averaged weights gives
-       those.
+    1. The weights lie at the top of the file, or under `state_dict`, `model`, `model_state_dict` or `last` (the first
+       that exists); with `ema` under `state_dict_ema`, `model_ema` or `ema`. A file that has only averaged weights
+       gives those.
     2. The prefix `module.` (data parallel) goes, and `_orig_mod.` (torch.compile) wherever it stands.
     3. A normalisation in front is recognised as `normalize.mean, normalize.std, model.*`, as `0.mean, 0.std, 1.*`, or
-       as `mu, sigma` beside the names, unless the model itself has these names. Its values, of any shape with one value
-       per channel, go into the `normalize` of a `NormalizedModel`, with a warning where they differ from those that it
-       had. A file without one leaves them alone.
-    4. What remains must be the names of the model (inside the `NormalizedModel`), with or without the prefix `model.`.
+       as `mu, sigma` or `mean, std` beside the names, unless the model itself has these names. Its values, of any shape
+       with one value per channel, go into the `normalize` of a `NormalizedModel`, with a warning where they differ from
+       those that it had. A file without one leaves them alone.
+    4. The prefix `model.` goes, auxiliary batch norms (`.bn_adv.`) and the unused `sub_block1.` of some Wide ResNets
+       are dropped, `bn1.bn.weight` becomes `bn1.weight`, each unless the model has such names itself.
+    5. If that does not fit, the architecture's own filter is tried: timm's `checkpoint_filter_fn` or ours, which know
+       older layouts and resize tables for another image size.
 
     So a model always loads the file that it saved. Everything is checked before the first tensor is copied: the model
     never ends up half loaded.
 
     Args:
         model: the model to fill, or DataParallel or torch.compile around it; its device and dtype stay.
-        path: `.safetensors`, or a file of `torch.save` that holds tensors and plain values.
+        path_or_name: `.safetensors`, a file of `torch.save` that holds tensors and plain values, or the name of an
+            entry of `list_models()`, which is downloaded.
+        mapping: names of steps of `robust_models.key_mapping`, applied in the order given; "auto" takes those of the
+            entry and then, if they do not fit or there is none, all.
         sha256: the expected checksum, 64 hexadecimal digits; checked before the file is read.
         strict: refuse missing, unexpected and mismatched entries. False leaves those out and reports them; at least one
             entry must fit.
         ema: take the averaged weights of a checkpoint that has both.
+        new_head: let the model keep its own classifier where that of the file does not fit. Entries of the zoo for
+            another number of classes than the model's do so in any case.
+        allow_pickle: read pickles that need code, **which can run anything**.
+        accept_license: accept the licence of an entry that restricts its use.
+        allow_http: download an entry over http, where anyone on the way may change it.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file or entry.
         ValueError: if the file is not what it should be (a web page, truncated, another checksum, a pickle that needs
             code), or does not fit the model.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"no weights at {file}: give the path of a .safetensors or .pt file")
-    checksum = _check_file(file, sha256)
-    content = _read(file)
-    source, weights = _state_dict(content, file, ema)
+    file, entry = _located(path_or_name, accept_license, allow_http)
+    checksum = check_file(file, sha256)
+    source, weights = pick_state_dict(read_file(file, allow_pickle=allow_pickle), ema=ema, name=str(file))
     model, weights = _unwrapped(model, weights)
-    inside = isinstance(model, NormalizedModel)
-    target = model.state_dict()
-    weights, normalization = _split_normalization(_without_wrappers(weights, target), set() if inside else set(target))
-    found = _named_as(target, weights, inside)
-    if inside:
-        found |= {name: value.reshape(1, -1, 1, 1) for name, value in normalization.items()}
-    elif any(
-        bool((value != {"normalize.mean": 0, "normalize.std": 1}[name]).any()) for name, value in normalization.items()
-    ):
-        held = ", ".join(f"{name} {value.flatten().tolist()}" for name, value in normalization.items())
-        raise ValueError(
-            f"{file} holds a normalisation ({held}) and the model has none: build it with "
-            "robust_models.create_model(...), which puts the normalisation inside"
-        )
-    optional = {"normalize.mean", "normalize.std"} if inside and not normalization else set()
-    missing = tuple(name for name in target if name not in found and name not in optional)
-    unexpected = tuple(name for name in found if name not in target)
-    mismatched = tuple(name for name in found if name in target and not _fits(found[name], target[name]))
-    fitting = {name: found[name] for name in found if name in target and name not in mismatched}
-    if (strict and (missing or unexpected or mismatched)) or not fitting:
-        raise ValueError(_misfit(file, model, target, found, missing, unexpected, mismatched))
-    if inside:
-        _warn_of_other_normalization(file, target, fitting)
-    model.load_state_dict(fitting, strict=False)
+    network = model.unwrap() if isinstance(model, NormalizedModel) else model
+    other_classes = entry is not None and entry.num_classes != getattr(network, "num_classes", None)
+    head = classifier_names(network) if new_head or other_classes else ()
+    mapped, fit = matched(model, weights, _lists_of_steps(mapping, entry), head=head)
+    if (strict and not fit.complete) or not fit.fitting:
+        raise ValueError(fit.message(file, model))
+    _settle_normalization(file, model, mapped, fit)
+    model.load_state_dict(fit.fitting, strict=False)
     return LoadReport(
         path=file,
         sha256=checksum,
         source=source,
-        loaded=tuple(fitting),
-        missing=missing,
-        unexpected=unexpected,
-        mismatched=mismatched,
+        steps=mapped.steps,
+        renamed=mapped.renamed,
+        dropped=mapped.dropped,
+        converted=mapped.converted,
+        loaded=tuple(fit.fitting),
+        missing=fit.missing,
+        unexpected=fit.unexpected,
+        mismatched=fit.mismatched,
     )
 
 
-def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
+def save_weights(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> str:
     """Write the `state_dict` of `model` to a safetensors file that `load_weights` reads, and return its sha256.
 
-    The file appears under its name only when it is complete, in the place of an older one. The same weights give the
-    same bytes.
+    The file appears under its name only when it is complete, in the place of an older one. Without `metadata` the same
+    weights give the same bytes.
+
+    Args:
+        model: whose weights.
+        path: ends in `.safetensors`.
+        metadata: further lines for the header of the file.
 
     Raises:
         ValueError: if `path` does not end in `.safetensors`.
@@ -138,109 +161,108 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     if not file.parent.is_dir():
         raise FileNotFoundError(f"no folder {file.parent} to write {file.name} into: make it first")
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    content = safetensors.torch.save(tensors, metadata={"format": "pt", **(metadata or {})})
+    write_whole(file, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _check_file(file: Path, expected: str | None) -> str:
-    """The checksum of the file, after the check of its value and of what kind of file it is."""
-    if expected is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
-        raise ValueError(f"sha256 must be 64 hexadecimal digits, got {expected!r}")
-    with file.open("rb") as stream:
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-        stream.seek(0)
-        start = stream.read(512)
-    if not start:
-        raise ValueError(f"{file} is empty: download it again")
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise ValueError(
-            f"{file} is a web page and not a weight file: the link led to a login, confirmation or error page; "
-            "download the file itself"
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{file} is a Git LFS pointer and not the weights themselves: fetch them with `git lfs pull`")
-    if expected is not None and checksum != expected.lower():
-        raise ValueError(
-            f"{file} has sha256 {checksum} and not {expected.lower()}: it is damaged or another file; download it again"
-        )
-    return checksum
+def matched(
+    model: nn.Module, weights: dict[str, Tensor], lists: Iterable[Sequence[str]], *, head: tuple[str, ...] = ()
+) -> tuple[Mapped, WeightFit]:
+    """Map `weights` to the names of `model` by the first of some lists of steps after which all fits, or the best.
+
+    Args:
+        model: a network, or a `NormalizedModel` around one; only names and shapes count.
+        weights: by their names in the file.
+        lists: each one the names of steps, see `key_mapping.map_names`.
+        head: beginnings of the names of the classifier where it may be new.
+    """
+    tries = []
+    for steps in lists:
+        tries.append(_matched_by(model, weights, steps, head))
+        if tries[-1][1].complete:
+            break
+    return max(tries, key=lambda each: (each[1].complete, len(each[1].fitting)))
 
 
-def _read(file: Path) -> Any:
-    """What the file holds: safetensors by its header, else through torch's restricted unpickler."""
-    with file.open("rb") as stream:
-        start = stream.read(9)
-    damaged = f"{file} is truncated or damaged: download or copy it again"
-    if start[8:] == b"{" or file.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(file)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{damaged} ({error})") from error
-    if not start.startswith((b"PK\x03\x04", b"\x80")):
-        raise ValueError(
-            f"{file} is neither a safetensors file nor one of torch.save: download it again, or convert it to "
-            "safetensors"
-        )
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore", UserWarning)  # of torch, about old pickles
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"the Python object {blocked.group(1)}" if blocked else "more than tensors and plain values"
-        raise ValueError(
-            f"{file} needs {what}, and reading that could run any code, so it is refused. If you trust its source, "
-            "convert it where you do: "
-            "torch.load(..., weights_only=False), then safetensors.torch.save_file of its state_dict"
-        ) from error
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        if "TorchScript" in str(error):
-            raise ValueError(
-                f"{file} is a TorchScript archive: load it with torch.jit.load and save its state_dict"
-            ) from error
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise ValueError(f"{damaged} ({reason})") from error
-
-
-def _state_dict(content: Any, file: Path, ema: bool) -> tuple[str, dict[str, Tensor]]:
-    """Where the weights lie in the file, and the weights."""
-    nests = {
-        name: content[name]
-        for name in (*_NESTS, *_EMA_NESTS)
-        if isinstance(content, Mapping) and _holds_tensors(content.get(name))
+def _matched_by(
+    model: nn.Module, weights: dict[str, Tensor], steps: Sequence[str], head: tuple[str, ...]
+) -> tuple[Mapped, WeightFit]:
+    network, prefix = (model.unwrap(), "model.") if isinstance(model, NormalizedModel) else (model, "")
+    inside = network is not model
+    target, own = model.state_dict(), network.state_dict()
+    mapped = map_names(weights, network, steps)
+    aside = {name for name in NORMALIZATION if name in mapped.weights and name not in own}
+    named = {
+        name if name in aside else f"{prefix}{name}": value
+        for name, value in mapped.weights.items()
+        if inside or name not in aside
     }
-    averaged = [name for name in nests if name in _EMA_NESTS]
-    order = averaged if ema else [*(name for name in nests if name in _NESTS), *averaged]
-    if order:
-        return order[0], {str(name): value for name, value in nests[order[0]].items() if isinstance(value, Tensor)}
-    if ema:
-        raise ValueError(f"{file} has no averaged weights ({', '.join(_EMA_NESTS)}): load it with ema=False")
-    if _holds_tensors(content):
-        return "", {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    held = (
-        f"a mapping with the keys {', '.join(map(str, list(content)[:8]))}"
-        if isinstance(content, Mapping)
-        else f"a {type(content).__name__}"
+    shaped = {name: value.reshape(1, -1, 1, 1) if inside and name in aside else value for name, value in named.items()}
+    fit = WeightFit(
+        target=target,
+        found=shaped,
+        optional=frozenset(NORMALIZATION) if inside and not aside else frozenset(),
+        head=tuple(f"{prefix}{name}" for name in head),
+        objection=mapped.objection,
     )
-    raise ValueError(
-        f"{file} holds {held} and no state_dict: save model.state_dict(), at the top or under one of "
-        f"{', '.join(_NESTS)}"
-    )
+    return replace(traced(weights, named), weights=mapped.weights, steps=mapped.steps), fit
 
 
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
+def _located(path_or_name: str | os.PathLike[str], accept_license: bool, allow_http: bool) -> tuple[Path, Entry | None]:
+    """The file, and the entry of the zoo if it is the file of one."""
+    file = Path(path_or_name)
+    if file.is_file():
+        return file, None
+    try:
+        entry = get_entry(str(path_or_name))
+    except ValueError as error:
+        raise FileNotFoundError(
+            f"no weights at {file}: give the path of a .safetensors or .pt file, or the name of an entry ({error})"
+        ) from error
+    return download(entry, accept_license=accept_license, allow_http=allow_http), entry
+
+
+def _lists_of_steps(mapping: str | Sequence[str], entry: Entry | None) -> list[Sequence[str]]:
+    """The lists of steps to try."""
+    if mapping != "auto":
+        return [check_steps([mapping] if isinstance(mapping, str) else mapping)]
+    published = entry.checkpoint.key_mapping if entry and entry.checkpoint else ()
+    return [*([published] if published else []), ALL_STEPS]
+
+
+def _settle_normalization(file: Path, model: nn.Module, mapped: Mapped, fit: WeightFit) -> None:
+    """Compare mean and std of the file with those of the model, warn if they differ, and set those that are built in.
+
+    Raises:
+        ValueError: if the model has none, or another number of channels.
+    """
+    own = (model.unwrap() if isinstance(model, NormalizedModel) else model).state_dict()
+    held = {name: mapped.weights[name] for name in NORMALIZATION if name in mapped.weights and name not in own}
+    if isinstance(model, NormalizedModel):
+        held = {name: value for name, value in held.items() if name in fit.fitting}
+    layer = next((module for module in model.modules() if isinstance(module, Normalize)), None)
+    if layer is None:
+        neutral = {NORMALIZATION[0]: 0, NORMALIZATION[1]: 1}
+        if all(bool((value == neutral[name]).all()) for name, value in held.items()):
+            return
+        values = ", ".join(f"{name} {value.flatten().tolist()}" for name, value in held.items())
+        raise ValueError(
+            f"{file} holds a normalisation ({values}) and the model has none: build it with "
+            "robust_models.create_model(...), which puts the normalisation inside"
+        )
+    buffers = {name: layer.get_buffer(name.rpartition(".")[2]) for name in held}
+    for name, buffer in buffers.items():
+        if held[name].numel() != buffer.numel():
+            raise ValueError(
+                f"{file} holds {name} for {held[name].numel()} channels, and the model takes images of {buffer.numel()}"
+            )
+    for name, buffer in buffers.items():
+        new, old = held[name].flatten().tolist(), buffer.flatten().tolist()
+        if any(abs(one - other) > 1e-6 for one, other in zip(new, old, strict=True)):
+            warnings.warn(f"{file} sets {name} to {new}; the model had {old}", stacklevel=3)
+            with torch.no_grad():
+                buffer.copy_(held[name].reshape(buffer.shape))
 
 
 def _unwrapped(model: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -255,94 +277,3 @@ def _unwrapped(model: nn.Module, weights: dict[str, Tensor]) -> tuple[nn.Module,
         if weights.keys() == model.state_dict().keys():
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
         model = inner
-
-
-def _without_wrappers(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not any("_orig_mod." in name for name in own):
-        weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
-    while all(name.startswith("module.") for name in weights) and not any(name.startswith("module.") for name in own):
-        weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    return weights
-
-
-def _split_normalization(weights: dict[str, Tensor], own: set[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights without a normalisation in front of them, and its values by our names; names in `own` stay."""
-    for mean, std, prefix in _NORMALIZERS:
-        names = {mean: "normalize.mean", std: "normalize.std"}
-        found = names.keys() & weights.keys()
-        rest = [name for name in weights if name not in names]
-        # A part of it is told from a parameter that happens to be called so by our own names only.
-        enough = len(found) == 2 or (found and mean == "normalize.mean")
-        if enough and not found & own and all(name.startswith(prefix) for name in rest):
-            normalization = {names[name]: weights[name] for name in names if name in found}
-            return {name.removeprefix(prefix): weights[name] for name in rest}, normalization
-    return weights, {}
-
-
-def _named_as(target: Mapping[str, Tensor], weights: dict[str, Tensor], inside: bool) -> dict[str, Tensor]:
-    """The weights under the names that the model uses: `model.` added or taken away."""
-    bare = {name.removeprefix("model.") for name in target} if inside else set(target)
-    prefixed = (
-        bool(weights)
-        and all(name.startswith("model.") for name in weights)
-        and not any(name.startswith("model.") for name in bare)
-    )
-    weights = {name.removeprefix("model."): value for name, value in weights.items()} if prefixed else weights
-    return {f"model.{name}": value for name, value in weights.items()} if inside else weights
-
-
-def _fits(value: Tensor, target: Tensor) -> bool:
-    return value.shape == target.shape and value.is_floating_point() == target.is_floating_point()
-
-
-def _warn_of_other_normalization(file: Path, target: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> None:
-    for name in ("normalize.mean", "normalize.std"):
-        if name in fitting:
-            new, old = fitting[name].flatten().tolist(), target[name].flatten().tolist()
-            if any(abs(one - other) > 1e-6 for one, other in zip(new, old, strict=True)):
-                warnings.warn(f"{file} sets {name} to {new}; the model had {old}", stacklevel=3)
-
-
-def _misfit(
-    file: Path,
-    model: nn.Module,
-    target: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    missing: tuple[str, ...],
-    unexpected: tuple[str, ...],
-    mismatched: tuple[str, ...],
-) -> str:
-    """The message for a file that does not fit."""
-    lines = [
-        f"{file} does not fit this {type(model.unwrap() if isinstance(model, NormalizedModel) else model).__name__}; "
-        "nothing was loaded."
-    ]
-    if mismatched:
-        shapes = [
-            f"{name} is {tuple(found[name].shape)} in the file and {tuple(target[name].shape)} in the model"
-            for name in mismatched[:3]
-        ]
-        lines.append(
-            f"{len(mismatched)} entries differ in shape or kind: "
-            f"{'; '.join(shapes)}{'; ...' if len(mismatched) > 3 else ''}."
-        )
-    for names, what in ((missing, "missing from the file"), (unexpected, "unknown to the model")):
-        if names:
-            lines.append(f"{len(names)} entries are {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}.")
-    if (
-        mismatched
-        and all(target[name].shape[:1] != found[name].shape[:1] for name in mismatched)
-        and not missing
-        and not unexpected
-    ):
-        classes = found[mismatched[-1]].shape[:1]
-        lines.append(
-            f"If only the classifier differs, build the model with num_classes={classes[0] if classes else '...'}, "
-            "or pass strict=False to keep the new one."
-        )
-    else:
-        lines.append(
-            "Build the model that the file was made for (name, in_chans, img_size, num_classes), or pass "
-            "strict=False to load what fits."
-        )
-    return " ".join(lines)
