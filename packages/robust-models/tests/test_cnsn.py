@@ -190,3 +190,12 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(options, message):
     with pytest.raises(ValueError, match=message):
         convert_cnsn(model, **options)
     assert [name for name, _ in model.named_modules()] == names
+
+
+def test_blocks_of_another_kind_are_refused_until_they_are_reverted():
+    model = convert_cnsn(timm.create_model("resnet18"), "sn")
+    with pytest.raises(ValueError, match="layers of the kind 'sn' already"):
+        convert_cnsn(model, "cn", "residual")
+    assert [each.kind for each in model.modules() if isinstance(each, CNSN)] == ["sn"] * 8
+    convert_cnsn(revert_cnsn(model), "cn", "residual")
+    assert [each.kind for each in model.modules() if isinstance(each, CNSN)] == ["cn"] * 8

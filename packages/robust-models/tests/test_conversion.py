@@ -343,3 +343,12 @@ def test_the_root_is_replaced_and_keeps_its_record():
     assert not act.training
     again = convert_activation(act, nn.GELU, nn.SiLU)
     assert [done.options["to"] for done in again.robust_conversions] == ["SiLU", "GELU"]
+
+
+def test_a_repeated_conversion_whose_filter_matches_nothing_is_refused():
+    model = convert_permuted_adain(timm.create_model("resnet18"), include="layer1")
+    convert_permuted_adain(model, include="layer1")
+    with pytest.raises(ValueError, match="no batch norm to convert"):
+        convert_permuted_adain(model, include="layre2")
+    with pytest.raises(ValueError, match=r"p in \[0, 1\]"):
+        convert_permuted_adain(model, p=7.0, include="layer1")

@@ -6,8 +6,10 @@ import warnings
 import pytest
 import timm
 import torch
-from robust_models import create_model, drvit
+from robust_models import create_model, download, drvit
+from robust_models.cache import place
 from robust_models.drvit import DrViT
+from robust_models.registry import get_entry
 from robust_models.vqgan import vqgan_f16_1024
 
 MASKED = "ignore:the gradient by the images leaves out the codes"
@@ -204,7 +206,7 @@ def test_nothing_is_downloaded(monkeypatch):
             DrViT(vq_weights="vqgan_imagenet_f16_1024")
 
 
-def test_takes_the_encoder_of_a_vqgan_file(small, images, tmp_path):
+def test_takes_the_encoder_of_a_vqgan_file(small, images, tmp_path, monkeypatch):
     names = {"vq_encoder.": "encoder.", "vq_quant_conv.": "quant_conv.", "quantize.": "quantize."}
     weights = {
         theirs + name.removeprefix(ours): value
@@ -218,6 +220,18 @@ def test_takes_the_encoder_of_a_vqgan_file(small, images, tmp_path):
     options = {"img_size": (32, 48), "num_classes": 5, "embed_dim": 288, "depth": 1, "num_heads": 4}
     model = DrViT(**options, vq_weights=file)
     assert torch.equal(model.code_indices(images), small.code_indices(images))
+    monkeypatch.setenv("ROBUST_MODELS_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ROBUST_MODELS_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"no VQGAN weights at .*nothing\.ckpt, and no entry of the zoo"):
+        DrViT(**options, vq_weights=tmp_path / "nothing.ckpt")
+    entry = get_entry("auxiliary/vqgan_imagenet_f16_1024")
+    place(entry).parent.mkdir(parents=True)
+    place(entry).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="nothing to compare it with"):
+        DrViT(**options, vq_weights="vqgan_imagenet_f16_1024")
+    download(entry)  # takes what lies there, and records its checksum
+    cached = DrViT(**options, vq_weights="vqgan_imagenet_f16_1024")
+    assert torch.equal(cached.code_indices(images), small.code_indices(images))
     assert not any(each.requires_grad for each in model.vq_encoder.parameters())
     with torch.device("meta"):
         published = set(vqgan_f16_1024().state_dict())

@@ -265,3 +265,9 @@ def test_builds_on_the_meta_device():
         model = create_model("small_cnn_8")
     assert model.normalize.mean.is_meta
     assert "channels=1" in repr(model.normalize)
+
+
+def test_the_attention_layers_of_the_model_are_found():
+    model = create_model("rvt_tiny_plus", img_size=64, model_args={"depths": (1, 1), "paas_blocks": 1})
+    assert model.get_attention_modules() == model.unwrap().get_attention_modules()
+    assert not hasattr(create_model("resnet18"), "get_attention_modules")

@@ -267,3 +267,11 @@ def test_entries_are_values():
     assert pickle.loads(pickle.dumps(entry)) == copy.deepcopy(entry) == entry
     assert hash(entry) == hash(copy.deepcopy(entry))
     assert read_entry({"name": "a/b", "arch": "x", "metrics": None}) == Entry(name="a/b", arch="x")
+
+
+def test_weights_that_are_no_classifiers_can_be_had_and_are_not_listed():
+    entry = get_entry("auxiliary/vqgan_imagenet_f16_1024")
+    assert entry.urls
+    assert not entry.loadable
+    assert not entry.has_builder
+    assert not any(each.name.startswith("auxiliary/") for each in list_models())

@@ -113,3 +113,10 @@ def test_images_do_not_influence_each_other_in_bfloat16_and_channels_last(networ
     with torch.autocast("cpu", torch.bfloat16):
         assert network(images.to(memory_format=torch.channels_last)).shape == (3, 10)
     torch.testing.assert_close(network(images[:1]), network(images)[:1])
+
+
+def test_timm_gives_the_features_only():
+    model = timm.create_model("small_cnn_32", features_only=True).eval()
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert [tuple(each.shape[1:]) for each in model(images)] == [(32, 32, 32), (32, 16, 16), (64, 8, 8)]
+    assert model.feature_info.channels() == [32, 32, 64]

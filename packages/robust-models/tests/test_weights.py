@@ -487,3 +487,30 @@ def test_further_lines_in_the_header(trained, model, tmp_path):
 def test_neither_a_file_nor_an_entry(model):
     with pytest.raises(FileNotFoundError, match=r"no weights at rvt/rvt_tinny.*did you mean rvt/rvt_tiny"):
         load_weights(model, "rvt/rvt_tinny")
+
+
+def test_files_without_counters_of_batches_load_as_torch_loads_them(tmp_path):
+    trained, model = (create_model("resnet18", num_classes=2) for _ in range(2))
+    old = {name: each for name, each in trained.unwrap().state_dict().items() if "num_batches_tracked" not in name}
+    torch.save(old, tmp_path / "w.pt")
+    report = load_weights(model, tmp_path / "w.pt")
+    assert len(report.missing) == 20
+    assert_same_weights(model, trained)
+    del old["bn1.running_mean"]
+    torch.save(old, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"missing from the file: .*bn1\.running_mean"):
+        load_weights(model, tmp_path / "w.pt")
+
+
+def test_a_model_without_memory_is_refused(trained, tmp_path):
+    save_weights(trained, tmp_path / "w.safetensors")
+    with torch.device("meta"):
+        model = build(1)
+    with pytest.raises(ValueError, match="meta device"):
+        load_weights(model, tmp_path / "w.safetensors")
+
+
+def test_a_normalisation_alone_is_no_weights(model, tmp_path):
+    torch.save({"mu": torch.zeros(3), "sigma": torch.ones(3), "other": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="does not fit"):
+        load_weights(model, tmp_path / "w.pt", strict=False)

@@ -480,6 +480,22 @@ def test_nothing_is_downloaded_when_the_network_is_forbidden():
         load_weights(build_model(small_entry("plain")), "light/nothing")
 
 
+def test_a_file_of_the_name_of_an_entry_is_never_taken_for_it(tmp_path, monkeypatch):
+    name = "robustbench/imagenet_linf/Salman2020Do_R18"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUST_MODELS_OFFLINE", "1")
+    monkeypatch.setenv("ROBUST_MODELS_HOME", str(tmp_path / "cache"))
+    decoy = tmp_path / name
+    decoy.parent.mkdir(parents=True)
+    model = build_model(get_entry(name))
+    torch.save(model.state_dict(), decoy)
+    with pytest.raises(FileNotFoundError, match="not in the cache"):
+        pretrained(name)
+    with pytest.raises(ValueError, match=r"is an entry of the zoo, and a file lies here under that name: write \./"):
+        load_weights(model, name)
+    assert load_weights(model, f"./{name}").path == decoy.relative_to(tmp_path)
+
+
 def test_pickles_that_need_code(tmp_path):
     entry = small_entry("state_dict")
     register_entry(entry)

@@ -70,7 +70,8 @@ def download(
             _fetch_from_any(file, entry, recorded, allow_http, report)
         if member is None:
             return file
-        unpacked = file.with_name(member.rpartition("/")[2])
+        unpacked = file.parent / "member" / member.rpartition("/")[2]  # the archive may have the same name
+        unpacked.parent.mkdir(exist_ok=True)
         extract_member(file, member, unpacked)
         return unpacked
 
@@ -159,6 +160,7 @@ def _fetch(source: Source, part: Path, allow_http: bool, known: str | None, repo
 
 
 def _copy(path: Path, part: Path) -> Version:
+    discard(part)  # what was begun elsewhere must not be taken up with these bytes
     try:
         shutil.copyfile(path, part)
     except OSError as error:

@@ -14,7 +14,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from robust_models.image_size import checked_size
+from robust_models.registry import get_entry
 from robust_models.vector_quantizer import VectorQuantizer
+from robust_models.verify import verify
 from robust_models.vqgan_layers import Encoder
 from robust_models.weights import load_weights
 
@@ -46,7 +48,8 @@ class DrViT(VisionTransformer):
         drop_path_rate: stochastic depth of the last block, in [0, 1).
         straight_through: let gradients pass the codebook as if encoder and code agreed, and the encoder be part of the
             gradient by the images.
-        vq_weights: a file of the VQGAN f16 with 1,024 codes (`encoder.*, quant_conv.*, quantize.*`) or of a DrViT.
+        vq_weights: a file of the VQGAN f16 with 1,024 codes (`encoder.*, quant_conv.*, quantize.*`) or of a DrViT; or
+            "vqgan_imagenet_f16_1024", once `robust-models download` has brought it into the cache.
 
     Raises:
         ValueError: for another `img_size` or `embed_dim`, or a file that does not hold the VQGAN.
@@ -90,7 +93,7 @@ class DrViT(VisionTransformer):
         self.vq_quant_conv = nn.Conv2d(CODE_WIDTH, CODE_WIDTH, 1).requires_grad_(False)
         self.quantize = VectorQuantizer(1024, CODE_WIDTH, straight_through=straight_through)
         if vq_weights is not None:
-            self._load_vq(Path(vq_weights))
+            self._load_vq(_vq_file(vq_weights))
 
     # The methods below take no masks of attention, other than those of the class above.
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
@@ -211,10 +214,6 @@ class DrViT(VisionTransformer):
         return tokens.transpose(1, 2).reshape(len(tokens), -1, *self.patch_embed.grid_size)
 
     def _load_vq(self, file: Path) -> None:
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"no VQGAN weights at {file}: vq_weights takes the path of a file, nothing is downloaded here"
-            )
         loaded = set(load_weights(self, file, strict=False).loaded)
         wanted = [name for name in self.state_dict() if name.startswith(tuple(_VQ_NAMES.values()))]
         if missing := [name for name in wanted if name not in loaded]:
@@ -222,6 +221,26 @@ class DrViT(VisionTransformer):
                 f"{file} lacks {len(missing)} of the {len(wanted)} entries of the VQGAN with cells of 16 x 16 pixels "
                 f"and 1,024 codes, or has them in other shapes: {', '.join(missing[:3])}, ..."
             )
+
+
+def _vq_file(path_or_name: str | os.PathLike[str]) -> Path:
+    """The file, or that of an entry of the zoo if it is in the cache: constructors download nothing."""
+    file = Path(path_or_name)
+    if file.is_file():
+        return file
+    name = str(path_or_name) if len(file.parts) > 1 else f"auxiliary/{path_or_name}"
+    try:
+        found = verify(get_entry(name))
+    except ValueError as error:
+        raise FileNotFoundError(f"no VQGAN weights at {file}, and {error}") from error
+    if found is None:
+        raise FileNotFoundError(
+            f"{name} is not in the cache, and nothing is downloaded here: "
+            f"`robust-models download {name} --allow-http` fetches it"
+        )
+    if found.problem:
+        raise ValueError(found.problem)
+    return found.file
 
 
 def checkpoint_filter(state_dict: Mapping[str, Tensor], model: DrViT) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ def sources(entry: Entry, sha256: str | None) -> list[Source]:
 
 def _mirror(template: str, entry: Entry, sha256: str | None) -> Source:
     family, _, identity = entry.name.partition("/")
-    values = {"family": family, "id": identity, "file": file_name(entry), "sha256": sha256 or ""}
+    values = {"family": family, "id": identity, "file": file_name(entry), "sha256": (sha256 or "").lower()}
     if not any(f"{{{name}}}" in template for name in values):
         template = template.rstrip("/") + "/{family}/{id}/{file}"
     for name, value in values.items():

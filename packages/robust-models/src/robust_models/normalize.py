@@ -100,6 +100,7 @@ class NormalizedModel(nn.Module):
         "default_cfg",
         "prune_intermediate_layers",
         "set_input_size",
+        "get_attention_modules",
     ]
 
     def __init__(
@@ -177,7 +178,7 @@ class NormalizedModel(nn.Module):
         patterns: Mapping[str, Any] = self.model.group_matcher(coarse=coarse)  # type: ignore[operator]
         return {group: _behind_model(pattern) for group, pattern in patterns.items()}
 
-    # Two methods that not every model has: as properties they are missing here where they are missing there, which is
+    # Three methods that not every model has: as properties they are missing here where they are missing there, which is
     # what timm's tools look at.
     @property
     def prune_intermediate_layers(self) -> Callable[..., list[int]]:
@@ -188,6 +189,11 @@ class NormalizedModel(nn.Module):
     def set_input_size(self) -> Callable[..., None]:
         """Adapt a model that is tied to one height and width, as most transformers are, to others."""
         return self.model.set_input_size  # type: ignore[return-value]
+
+    @property
+    def get_attention_modules(self) -> Callable[..., list[nn.Module]]:
+        """The attention layers, in the order in which they compute."""
+        return self.model.get_attention_modules  # type: ignore[return-value]
 
     @property
     def num_classes(self) -> int:

@@ -24,10 +24,13 @@ _registered: dict[str, Entry] = {}
 def get_entry(name: str) -> Entry:
     """Return the entry of that name.
 
+    Beside those that `list_models` gives there are `auxiliary/...`: weights with which models are built or trained,
+    such as VQGANs, which can be downloaded like any other.
+
     Raises:
         ValueError: if there is none, with the names that come close.
     """
-    known = _entries()
+    known = {**_auxiliary(), **_entries()}
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
@@ -65,7 +68,7 @@ def list_models(
 
     Args:
         pattern: of the name, as in `fnmatch`: `"light/*xcit*"`.
-        family: as in the entry, a pattern too: `"robustbench"`.
+        family: as in the entry or at the begin of its name, a pattern too: `"robustbench"`, `"light"`.
         arch: as in the entry, a pattern too: `"resnet50*"`.
         dataset: as in the entry, a pattern too: `"imagenet1k"`.
         threat: `"Linf"`, `"Linf 4/255"`, or `"none"` for entries that were not trained against one.
@@ -85,7 +88,7 @@ def list_models(
         entry
         for entry in entries
         if _matches(entry.name, pattern)
-        and _matches(entry.family or "", family)
+        and (_matches(entry.family or "", family) or _matches(entry.name.partition("/")[0], family))
         and _matches(entry.arch, arch)
         and _matches(entry.dataset, dataset)
         and (threat is None or _has_threat(entry, threat))
@@ -109,7 +112,30 @@ def _entries() -> dict[str, Entry]:
 
 @cache
 def _published() -> dict[str, Entry]:
-    return _parsed(json.loads(files("robust_models").joinpath("zoo.json").read_text(encoding="utf-8")))
+    return _parsed(_zoo())
+
+
+@cache
+def _auxiliary() -> dict[str, Entry]:
+    """Published weights that are no classifiers."""
+    entries = [
+        Entry(
+            name=f"auxiliary/{row['name']}",
+            arch=row["used_by"],
+            arch_source="not planned",
+            urls=(row["url"],),
+            sha256=row["sha256"],
+            sha256_policy=row["sha256_policy"],
+            note=f"no classifier; used by {row['used_by']}",
+            loadable=False,
+        )
+        for row in _zoo()["auxiliary_weights"]
+    ]
+    return {entry.name: entry for entry in entries}
+
+
+def _zoo() -> Any:
+    return json.loads(files("robust_models").joinpath("zoo.json").read_text(encoding="utf-8"))
 
 
 def _read(file: Path) -> dict[str, Entry]:

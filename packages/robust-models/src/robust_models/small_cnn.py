@@ -164,6 +164,7 @@ def _config(channels: int, side: int) -> dict[str, Any]:
     }
 
 
+_FEATURES = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # of features_only=True
 default_cfgs = generate_default_cfgs({"small_cnn_8.untrained": _config(1, 8), "small_cnn_32.untrained": _config(3, 32)})
 
 
@@ -171,11 +172,11 @@ default_cfgs = generate_default_cfgs({"small_cnn_8.untrained": _config(1, 8), "s
 def small_cnn_8(pretrained: bool = False, **options: Any) -> SmallCNN:
     """The network for the digits: 1 x 8 x 8, 10 classes, 62,250 parameters; no weights are published."""
     settings = {"in_chans": 1, "img_size": 8, **options}
-    return build_model_with_cfg(SmallCNN, "small_cnn_8", pretrained, **settings)
+    return build_model_with_cfg(SmallCNN, "small_cnn_8", pretrained, feature_cfg=dict(_FEATURES), **settings)
 
 
 @register_model
 def small_cnn_32(pretrained: bool = False, **options: Any) -> SmallCNN:
     """The network for CIFAR: 3 x 32 x 32, 10 classes, 554,346 parameters; no weights are published."""
     settings = {"in_chans": 3, "img_size": 32, **options}
-    return build_model_with_cfg(SmallCNN, "small_cnn_32", pretrained, **settings)
+    return build_model_with_cfg(SmallCNN, "small_cnn_32", pretrained, feature_cfg=dict(_FEATURES), **settings)

@@ -35,8 +35,9 @@ def verify(entry: Entry) -> Verified | None:
         sha256 = acceptable(file, entry, None if entry.sha256 else trusted(entry.name))
     except ValueError as error:
         return Verified(name=entry.name, file=file, sha256=None, problem=str(error))
-    origin = Origin.read(file)
-    problem = ""
-    if origin and origin.sha256 != sha256:
+    origin, problem = Origin.read(file), ""
+    if not (entry.sha256 or trusted(entry.name) or origin):
+        problem = f"{file} has sha256 {sha256}, and nothing to compare it with: `robust-models download` records it"
+    elif origin and origin.sha256 != sha256:
         problem = f"{file} has sha256 {sha256}, and {origin.sha256} when it was downloaded on {origin.date}"
     return Verified(name=entry.name, file=file, sha256=sha256, problem=problem)

@@ -51,7 +51,8 @@ class WeightFit:
     @property
     def complete(self) -> bool:
         """Whether everything fits, the classifier aside if it may be new."""
-        problems = (*self.missing, *self.unexpected, *self.mismatched)
+        missing = (name for name in self.missing if not name.endswith(".num_batches_tracked"))  # old files have none
+        problems = (*missing, *self.unexpected, *self.mismatched)
         return all(name.startswith(self.head) for name in problems) if self.head else not problems
 
     def message(self, file: Path, model: nn.Module) -> str:

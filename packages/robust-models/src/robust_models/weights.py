@@ -114,14 +114,60 @@ def load_weights(
             code), or does not fit the model.
     """
     file, entry = _located(path_or_name, accept_license, allow_http)
+    return _fill(
+        model,
+        file,
+        entry,
+        mapping=mapping,
+        sha256=sha256,
+        strict=strict,
+        ema=ema,
+        new_head=new_head,
+        allow_pickle=allow_pickle,
+    )
+
+
+def load_entry(
+    model: nn.Module,
+    entry: Entry,
+    *,
+    ema: bool = False,
+    allow_pickle: bool = False,
+    accept_license: bool = False,
+    allow_http: bool = False,
+) -> LoadReport:
+    """Set the weights of `model` from the file of an entry of the zoo, as it was downloaded and checked.
+
+    For the arguments and what is raised see `load_weights`; no file of another place is ever looked at.
+    """
+    file = download(entry, accept_license=accept_license, allow_http=allow_http)
+    return _fill(model, file, entry, ema=ema, allow_pickle=allow_pickle)
+
+
+def _fill(
+    model: nn.Module,
+    file: Path,
+    entry: Entry | None,
+    *,
+    mapping: str | Sequence[str] = "auto",
+    sha256: str | None = None,
+    strict: bool = True,
+    ema: bool = False,
+    new_head: bool = False,
+    allow_pickle: bool = False,
+) -> LoadReport:
+    """Set the weights of `model` from `file`, which may be that of an entry."""
     checksum = check_file(file, sha256)
     source, weights = pick_state_dict(read_file(file, allow_pickle=allow_pickle), ema=ema, name=str(file))
     model, weights = _unwrapped(model, weights)
+    if any(each.is_meta for each in (*model.parameters(), *model.buffers())):
+        raise ValueError("the model lies on the meta device, where there is nothing to fill: model.to_empty(...) first")
     network = model.unwrap() if isinstance(model, NormalizedModel) else model
     other_classes = entry is not None and entry.num_classes != getattr(network, "num_classes", None)
     head = classifier_names(network) if new_head or other_classes else ()
     mapped, fit = matched(model, weights, _lists_of_steps(mapping, entry), head=head)
-    if (strict and not fit.complete) or not fit.fitting:
+    aside = set(NORMALIZATION) if isinstance(model, NormalizedModel) else set()  # alone these are no weights
+    if (strict and not fit.complete) or not fit.fitting.keys() - aside:
         raise ValueError(fit.message(file, model))
     _settle_normalization(file, model, mapped, fit)
     model.load_state_dict(fit.fitting, strict=False)
@@ -212,14 +258,19 @@ def _matched_by(
 def _located(path_or_name: str | os.PathLike[str], accept_license: bool, allow_http: bool) -> tuple[Path, Entry | None]:
     """The file, and the entry of the zoo if it is the file of one."""
     file = Path(path_or_name)
-    if file.is_file():
-        return file, None
     try:
         entry = get_entry(str(path_or_name))
     except ValueError as error:
+        if file.is_file():
+            return file, None
         raise FileNotFoundError(
             f"no weights at {file}: give the path of a .safetensors or .pt file, or the name of an entry ({error})"
         ) from error
+    if file.is_file():
+        raise ValueError(
+            f"{file} is an entry of the zoo, and a file lies here under that name: write ./{file.as_posix()} if the "
+            "file is meant"
+        )
     return download(entry, accept_license=accept_license, allow_http=allow_http), entry
 
 

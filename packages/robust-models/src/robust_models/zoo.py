@@ -20,7 +20,7 @@ from robust_models.create import create_model
 from robust_models.licences import check_licence
 from robust_models.normalize import Normalize, NormalizedModel
 from robust_models.registry import Entry, Preprocess, get_entry
-from robust_models.weights import LoadReport, load_weights, save_weights
+from robust_models.weights import LoadReport, load_entry, save_weights
 
 _logger = logging.getLogger(__name__)
 _BLOCKS = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
@@ -175,9 +175,9 @@ def _loaded(
     """The model of `entry` with its weights, on the CPU, in eval mode."""
     check_licence(entry, accept_license)  # before a large model is built
     model = build_model(entry).eval()
-    report = load_weights(
+    report = load_entry(
         model,
-        entry.name,
+        entry,
         ema=ema,
         accept_license=accept_license,
         allow_pickle=allow_pickle,

@@ -300,7 +300,7 @@ def test_one_file_of_an_archive(web, file, get, weights, other_weights, cache):
     web["/w.tar"] = file(content=archive.getvalue())
     note = "one archive with several files; member b.pth.tar"
     found = get(urls=(web.url("/w.tar"),), note=note)
-    assert found == cache / "zoo" / "small" / "b.pth.tar"
+    assert found == cache / "zoo" / "small" / "member" / "b.pth.tar"
     assert found.read_bytes() == other_weights
     assert get(urls=(web.url("/w.tar"),), note=note) == found
     assert len(web.asked) == 1

@@ -50,7 +50,7 @@ def convert_blurpool(
 
     found = find_layers(
         model,
-        lambda module: _is_pool(module) or (mode == "all" and _is_conv(module)),
+        is_wanted,
         what="max-pool or convolution of stride 2",
         done=lambda module: isinstance(module, BlurPool2d),
         include=include,

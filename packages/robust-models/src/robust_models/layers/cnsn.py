@@ -30,6 +30,11 @@ class CNSN(nn.Module):
         self.crossnorm = crossnorm
         self.selfnorm = selfnorm
 
+    @property
+    def kind(self) -> str:
+        """What the layer has: "cnsn", "sn" or "cn"; "" if nothing."""
+        return ("" if self.crossnorm is None else "cn") + ("" if self.selfnorm is None else "sn")
+
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (N, C, H, W) of the same shape."""
         if self.crossnorm is not None:
@@ -126,6 +131,9 @@ def convert_cnsn(
         raise ValueError(f"cn_prob must be in [0, 1] and active_num at least 1, got {cn_prob} and {active_num}")
     hosts = {"": model} if pos == "image" and not hasattr(model, "cnsn") else {}
     if pos != "image":
+        others = sorted({str(each.cnsn.kind) for each in model.modules() if _is_converted(each)} - {kind})  # type: ignore[union-attr]
+        if others:
+            raise ValueError(f"the blocks have layers of the kind {others[0]!r} already: revert_cnsn(model) first")
         hosts = find_layers(
             model, _is_block, what="residual block of timm", done=_is_converted, include=include, exclude=exclude
         )

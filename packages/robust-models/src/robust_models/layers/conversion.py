@@ -1,7 +1,7 @@
 """What all conversions share: which layers they change, how one layer takes the place of another, and the record."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,22 +54,21 @@ def find_layers(
     Raises:
         ValueError: if there is no such layer, and none that was converted before.
     """
+
+    def is_chosen(names: Iterable[str]) -> bool:
+        included = include is None or any(re.search(include, name) for name in names)
+        return included and not (exclude is not None and any(re.search(exclude, name) for name in names))
+
     found: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     repeated = False
     for name, module in _walk("", model, lambda module: done(module) or wanted(module)):
         if done(module):
-            repeated = True
+            repeated = repeated or is_chosen([name])
         elif wanted(module):
             found.setdefault(id(module), []).append(name)
             modules[id(module)] = module
-    chosen = {
-        name: modules[key]
-        for key, names in found.items()
-        if (include is None or any(re.search(include, name) for name in names))
-        and not (exclude is not None and any(re.search(exclude, name) for name in names))
-        for name in names
-    }
+    chosen = {name: modules[key] for key, names in found.items() if is_chosen(names) for name in names}
     if not chosen and not repeated:
         raise ValueError(
             f"{type(model).__name__} has no {what} to convert: {len(found)} found, of which include={include!r} and "

@@ -30,8 +30,7 @@ class PermutedAdaIN(nn.Module):
 
     def __init__(self, p: float = 0.01, eps: float = 1e-5, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        if not 0 <= p <= 1 or not eps > 0:
-            raise ValueError(f"permuted AdaIN needs p in [0, 1] and a positive eps, got p={p}, eps={eps}")
+        _check_settings(p, eps)
         self.p = p
         self.eps = eps
         self.generator = new_generator() if generator is None else generator
@@ -102,6 +101,7 @@ def convert_permuted_adain(
         >>> [conversion.layers for conversion in model.robust_conversions]
         [('1',)]
     """
+    _check_settings(p, eps)  # also where there is nothing left to convert
     found = find_layers(
         model, is_batch_norm, what="batch norm", done=_is_converted, include=include, exclude=exclude
     )  # fmt: skip
@@ -124,6 +124,11 @@ def revert_permuted_adain(model: nn.Module) -> nn.Module:
             hook.remove()
         del bn.permuted_adain, bn.permuted_adain_hooks
     return forget(model, "permuted_adain")
+
+
+def _check_settings(p: float, eps: float) -> None:
+    if not 0 <= p <= 1 or not eps > 0:
+        raise ValueError(f"permuted AdaIN needs p in [0, 1] and a positive eps, got p={p}, eps={eps}")
 
 
 def _is_converted(module: nn.Module) -> bool:
