@@ -28,6 +28,7 @@ PACKAGES = [
     "robust-viz",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+WORKERS = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]  # a file's fixtures are made once
 # glibc hands large blocks back to the kernel and gets them anew, page by page: in a virtual machine that costs up to a
 # third of the time, now one side of a comparison and now the other. Blocks that stay are measured instead.
 STEADY_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
@@ -87,8 +88,7 @@ def augmentations(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests and docstring examples of all packages."""
     install(session, *editable(extra="[test]"), "pytest-xdist")
-    workers = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]  # a file's fixtures are made once
-    session.run("pytest", *workers, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", *WORKERS, *session.posargs, env=ONE_THREAD)
 
 
 def siblings(package: str) -> list[str]:
@@ -118,9 +118,10 @@ def isolated(session: nox.Session, package: str) -> None:
     shutil.copytree(ROOT / "packages" / package / "tests", away, ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(place):
         session.run("python", str(ROOT / ".ci" / "check_isolated.py"), package)
-        install(session, f"{built[package]}[test]", *(wheel for name, wheel in built.items() if name != package))
+        others = (wheel for name, wheel in built.items() if name != package)
+        install(session, f"{built[package]}[test]", *others, "pytest-xdist")
         settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(away), "-p", "no:cacheprovider"]
-        session.run("pytest", *settings, str(away), *session.posargs, env=ONE_THREAD)
+        session.run("pytest", *settings, *WORKERS, str(away), *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
