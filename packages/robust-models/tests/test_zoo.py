@@ -1,6 +1,7 @@
 """Published files of every layout, from their names to a model that answers; all of them made here."""
 
 import logging
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import safetensors
 import torch
 from PIL import Image
+from robust_models.built_in_normalize import CIFAR10_MEAN, CIFAR10_STD
 from robust_models.cache import place
 from robust_models.key_mapping import ALL_STEPS, pick_state_dict
 from robust_models.normalize import NormalizedModel, get_normalization
@@ -575,3 +577,12 @@ def test_tools_of_timm_find_the_printed_preprocessing():
     assert found["crop_pct"] == entry.preprocess.crop_pct
     assert found["interpolation"] == entry.preprocess.interpolation
     assert tuple(found["mean"]) == entry.preprocess.mean
+
+
+def test_a_network_that_normalises_by_itself_tells_loaders_not_to():
+    entry = small_entry("robustbench dm")
+    found = resolve_data_config({}, model=build_model(entry))
+    assert (tuple(found["mean"]), tuple(found["std"])) == ((0.0,) * 3, (1.0,) * 3)
+    assert np.allclose(get_normalization(build_model(entry)), (MEAN, STD))
+    without = build_model(replace(entry, preprocess=None))
+    assert np.allclose(get_normalization(without), (CIFAR10_MEAN, CIFAR10_STD))

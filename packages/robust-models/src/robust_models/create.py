@@ -9,7 +9,7 @@ from timm.models import is_model
 from torch import nn
 
 from robust_models import architectures as architectures  # registers them with timm
-from robust_models.normalize import NormalizedModel, normalises
+from robust_models.normalize import NormalizedModel, find_normalize
 
 
 def create_model(
@@ -74,7 +74,7 @@ def create_model(
         raise ValueError(
             f"no pre-trained weights exist for {name}: use pretrained=False, and load_weights for a file of your own"
         ) from error
-    if not normalize or normalises(model):
+    if not normalize or find_normalize(model) is not None:
         return model
     config: Mapping[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     channels = in_chans if in_chans is not None else config["input_size"][0]

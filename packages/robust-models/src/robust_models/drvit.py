@@ -13,7 +13,7 @@ from timm.models import VisionTransformer, build_model_with_cfg, checkpoint_seq,
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from robust_models.image_size import checked_size
+from robust_models.image_size import check_images, checked_size
 from robust_models.registry import get_entry
 from robust_models.vector_quantizer import VectorQuantizer
 from robust_models.verify import verify
@@ -191,12 +191,7 @@ class DrViT(VisionTransformer):
 
     def _embed(self, images: Tensor) -> Tensor:
         """The tokens that go into the first block."""
-        height, width = self.patch_embed.img_size
-        if images.shape[-2] != height or images.shape[-1] != width:
-            raise ValueError(
-                f"this network was built for images of {height} x {width} pixels, got {images.shape[-2]} x "
-                f"{images.shape[-1]}: resize them, build it with another img_size, or call set_input_size"
-            )
+        check_images(images, self.patch_embed.img_size, "build it with another img_size, or call set_input_size")
         if images.requires_grad and not self.quantize.straight_through and not torch.compiler.is_compiling():
             warnings.warn(
                 "the gradient by the images leaves out the codes of DrViT (gradient masking): attacks that follow it "

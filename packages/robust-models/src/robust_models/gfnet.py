@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robust_models.gfnet_blocks import Block, Grid, resample_filter
 from robust_models.gfnet_blocks import GlobalFilter as GlobalFilter
+from robust_models.image_size import check_images
 
 
 class GFNet(nn.Module):
@@ -116,12 +117,7 @@ class GFNet(nn.Module):
     def _step(self, index: int, x: Tensor) -> Tensor:
         """Run block `index`, or stage `index` of a hierarchical network, after the embedding in front of it."""
         if index == 0:
-            height, width = self._embeds[0].img_size
-            if x.shape[-2] != height or x.shape[-1] != width:
-                raise ValueError(
-                    f"this network was built for images of {height} x {width} pixels, got {x.shape[-2]} x "
-                    f"{x.shape[-1]}: resize them, or build it with another img_size"
-                )
+            check_images(x, self._embeds[0].img_size)
             x = self._embeds[0](x) + self.pos_embed
         elif self.hierarchical:
             x = self._embeds[index](self._as_map(index - 1, x))
@@ -342,6 +338,9 @@ def _create_hierarchical(
     )
 
 
+_H_TINY: Any = {"width": 64, "middle": 10, "gamma": 1e-3, "rate": 0.1}
+
+
 @register_model
 def gfnet_tiny(pretrained: bool = False, **options: Any) -> GFNet:
     """12 blocks of 256: 7,511,784 parameters."""
@@ -369,13 +368,13 @@ def gfnet_base(pretrained: bool = False, **options: Any) -> GFNet:
 @register_model
 def gfnet_h_tiny(pretrained: bool = False, **options: Any) -> GFNet:
     """Hierarchical, 64 to 512 wide: 15,085,096 parameters."""
-    return _create_hierarchical("gfnet_h_tiny", pretrained, options, width=64, middle=10, gamma=1e-3, rate=0.1)
+    return _create_hierarchical("gfnet_h_tiny", pretrained, options, **_H_TINY)
 
 
 @register_model
 def gfnet_h_ti(pretrained: bool = False, **options: Any) -> GFNet:
     """`gfnet_h_tiny` under the name of its authors' code."""
-    return _create_hierarchical("gfnet_h_ti", pretrained, options, width=64, middle=10, gamma=1e-3, rate=0.1)
+    return _create_hierarchical("gfnet_h_ti", pretrained, options, **_H_TINY)
 
 
 @register_model

@@ -112,7 +112,7 @@ class NormalizedModel(nn.Module):
         strict_range: bool = False,
     ) -> None:
         super().__init__()
-        if normalises(model):
+        if find_normalize(model) is not None:
             raise ValueError(
                 f"{type(model).__name__} already normalises its input: unwrap() it first, or use it as it is"
             )
@@ -234,15 +234,13 @@ def get_normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float,
         >>> get_normalization(NormalizedModel(nn.Identity(), mean=[0.5], std=[0.25]))
         ((0.5,), (0.25,))
     """
-    for module in model.modules():
-        if isinstance(module, Normalize):
-            return tuple(module.mean.flatten().tolist()), tuple(module.std.flatten().tolist())
-    return None
+    layer = find_normalize(model)
+    return None if layer is None else (tuple(layer.mean.flatten().tolist()), tuple(layer.std.flatten().tolist()))
 
 
-def normalises(model: nn.Module) -> bool:
-    """Whether there is a `Normalize` inside `model`; its values are not read, so that it may lie on the meta device."""
-    return any(isinstance(module, Normalize) for module in model.modules())
+def find_normalize(model: nn.Module) -> Normalize | None:
+    """Return the first `Normalize` inside `model`, or None; its values are not read: it may lie on the meta device."""
+    return next((module for module in model.modules() if isinstance(module, Normalize)), None)
 
 
 def _numbers(name: str, values: Any) -> list[float]:

@@ -5,11 +5,18 @@ from functools import partial
 from typing import Any
 
 from timm.layers.drop import DropPath
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_models.staged_network import Stage, StagedNetwork, cifar_config, linear_classifier, residual_stages
+from robust_models.staged_network import (
+    Stage,
+    StagedNetwork,
+    build_staged,
+    cifar_config,
+    linear_classifier,
+    residual_stages,
+)
 
 
 class PreActBlock(nn.Module):
@@ -124,17 +131,15 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def preact_resnet18(pretrained: bool = False, **options: Any) -> PreActResNet:
     """PreAct-ResNet-18 for CIFAR: 11,171,146 parameters."""
-    return _build("preact_resnet18", pretrained, options)
+    return build_staged(PreActResNet, "preact_resnet18", pretrained, options)
 
 
 @register_model
 def preact_resnet18_bn(pretrained: bool = False, **options: Any) -> PreActResNet:
     """PreAct-ResNet-18 of Rice et al. for L2, with a last batch norm: 11,172,170 parameters."""
-    return _build("preact_resnet18_bn", pretrained, {"shortcut_of_activation": True, "bn_before_fc": True, **options})
-
-
-def _build(name: str, pretrained: bool, options: dict[str, Any]) -> PreActResNet:
-    network: PreActResNet = build_model_with_cfg(
-        PreActResNet, name, pretrained, feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}, **options
+    return build_staged(
+        PreActResNet,
+        "preact_resnet18_bn",
+        pretrained,
+        {"shortcut_of_activation": True, "bn_before_fc": True, **options},
     )
-    return network

@@ -5,11 +5,18 @@ from functools import partial
 from typing import Any
 
 from timm.layers.drop import DropPath
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from robust_models.built_in_normalize import BuiltInNormalize
-from robust_models.staged_network import Stage, StagedNetwork, cifar_config, linear_classifier, residual_stages
+from robust_models.staged_network import (
+    Stage,
+    StagedNetwork,
+    build_staged,
+    cifar_config,
+    linear_classifier,
+    residual_stages,
+)
 from robust_models.wide_resnet_dm import Activation, activation, same_conv3x3
 
 _DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -123,23 +130,16 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def preact_resnet_dm(pretrained: bool = False, **options: Any) -> PreActResNetDM:
     """A PreAct-ResNet of `depth` 10, 18 or 34 that normalises its input, with ReLU unless `act` says otherwise."""
-    return _build("preact_resnet_dm", pretrained, options)
+    return build_staged(PreActResNetDM, "preact_resnet_dm", pretrained, options)
 
 
 @register_model
 def preact_resnet18_dm(pretrained: bool = False, **options: Any) -> PreActResNetDM:
     """Depth 18: 12,548,426 parameters."""
-    return _build("preact_resnet18_dm", pretrained, {"depth": 18, **options})
+    return build_staged(PreActResNetDM, "preact_resnet18_dm", pretrained, {"depth": 18, **options})
 
 
 @register_model
 def preact_resnet18_dm_silu(pretrained: bool = False, **options: Any) -> PreActResNetDM:
     """Depth 18 with SiLU: 12,548,426 parameters."""
-    return _build("preact_resnet18_dm_silu", pretrained, {"depth": 18, "act": "silu", **options})
-
-
-def _build(name: str, pretrained: bool, options: dict[str, Any]) -> PreActResNetDM:
-    network: PreActResNetDM = build_model_with_cfg(
-        PreActResNetDM, name, pretrained, feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}, **options
-    )
-    return network
+    return build_staged(PreActResNetDM, "preact_resnet18_dm_silu", pretrained, {"depth": 18, "act": "silu", **options})

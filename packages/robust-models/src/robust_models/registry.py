@@ -134,6 +134,7 @@ def _auxiliary() -> dict[str, Entry]:
     return {entry.name: entry for entry in entries}
 
 
+@cache
 def _zoo() -> Any:
     return json.loads(files("robust_models").joinpath("zoo.json").read_text(encoding="utf-8"))
 

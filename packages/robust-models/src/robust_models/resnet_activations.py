@@ -7,6 +7,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
+from robust_models.built_in_normalize import CIFAR10_MEAN, CIFAR10_STD
+
 
 def _resnet_for_small_images(**options: Any) -> ResNet:
     """Build ResNet whose stem keeps the size of the image: 3 x 3 convolution with stride 1, no pooling."""
@@ -37,7 +39,7 @@ def _config(**changes: Any) -> dict[str, Any]:
 
 
 _pixels = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "crop_pct": 0.95}  # trained on pixels in [0, 1]
-_cifar = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616), "crop_pct": 1.0}
+_cifar = {"mean": CIFAR10_MEAN, "std": CIFAR10_STD, "crop_pct": 1.0}
 
 default_cfgs = generate_default_cfgs(
     {

@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from timm.layers.drop import DropPath
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_models.staged_network import Stage, StagedNetwork, cifar_config, linear_classifier, residual_stages
+from robust_models.staged_network import (
+    Stage,
+    StagedNetwork,
+    build_staged,
+    cifar_config,
+    linear_classifier,
+    residual_stages,
+)
 
 
 class BasicBlock(nn.Module):
@@ -140,17 +147,12 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def resnet18_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
     """ResNet-18 for CIFAR: 11,173,962 parameters."""
-    return _build("resnet18_cifar", pretrained, options)
+    return build_staged(CifarResNet, "resnet18_cifar", pretrained, options)
 
 
 @register_model
 def resnet50_cifar(pretrained: bool = False, **options: Any) -> CifarResNet:
     """ResNet-50 for CIFAR: 23,520,842 parameters."""
-    return _build("resnet50_cifar", pretrained, {"block": Bottleneck, "depths": (3, 4, 6, 3), **options})
-
-
-def _build(name: str, pretrained: bool, options: dict[str, Any]) -> CifarResNet:
-    network: CifarResNet = build_model_with_cfg(
-        CifarResNet, name, pretrained, feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}, **options
+    return build_staged(
+        CifarResNet, "resnet50_cifar", pretrained, {"block": Bottleneck, "depths": (3, 4, 6, 3), **options}
     )
-    return network

@@ -10,6 +10,7 @@ from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robust_models.built_in_normalize import CIFAR10_MEAN, CIFAR10_STD
 from robust_models.robnet_cells import Cell
 from robust_models.robnet_genotypes import FREE, LARGE, Genotype, parse_genotype
 
@@ -213,8 +214,8 @@ def _config(side: int, num_classes: int, **differences: Any) -> dict[str, Any]:
         "input_size": (3, side, side),
         "crop_pct": 1.0,
         "interpolation": "bilinear",
-        "mean": (0.4914, 0.4822, 0.4465),
-        "std": (0.2471, 0.2435, 0.2616),
+        "mean": CIFAR10_MEAN,
+        "std": CIFAR10_STD,
         "first_conv": "stem.0",
         "classifier": "classifier",
         **differences,

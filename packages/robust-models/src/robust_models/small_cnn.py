@@ -7,6 +7,8 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robust_models.image_size import check_images
+
 
 class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions (32, 32, 64 wide) with two max-pools, a hidden layer of 128, and the classifier.
@@ -58,12 +60,7 @@ class SmallCNN(nn.Module):
         Raises:
             ValueError: if the images have another size than the network was built for.
         """
-        if images.shape[-2] != self.img_size[0] or images.shape[-1] != self.img_size[1]:
-            raise ValueError(
-                f"this network was built for images of {self.img_size[0]} x {self.img_size[1]} pixels, got "
-                f"{images.shape[-2]} x {images.shape[-1]}: "
-                "resize them, or build it with another img_size"
-            )
+        check_images(images, self.img_size)
         x = functional.relu(self.conv1(images))
         x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
         return functional.max_pool2d(functional.relu(self.conv3(x)), 2)

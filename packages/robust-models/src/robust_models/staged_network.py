@@ -1,13 +1,15 @@
 """What timm expects of a convolutional network, written once for the residual networks for CIFAR."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from timm.layers.drop import calculate_drop_path_rates
-from timm.models import checkpoint_seq
+from timm.models import build_model_with_cfg, checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
+
+Network = TypeVar("Network", bound="StagedNetwork")
 
 
 class Stage(NamedTuple):
@@ -186,6 +188,23 @@ def residual_stages(
         blocks += [make_block(stage.channels, stage.channels, 1, next(rates)) for _ in range(stage.depth - 1)]
         built.append(nn.Sequential(*blocks))
         before = stage.channels
+    return built
+
+
+def build_staged(
+    network: type[Network],
+    name: str,
+    pretrained: bool,
+    options: dict[str, Any],
+    *,
+    stages: int = 4,
+    checkpoint_filter: Callable[..., dict[str, Tensor]] | None = None,
+) -> Network:
+    """Build the network that timm knows as `name`, of so many `stages`, with the `options` of its constructor."""
+    features = {"out_indices": tuple(range(stages)), "feature_cls": "getter"}
+    built: Network = build_model_with_cfg(
+        network, name, pretrained, pretrained_filter_fn=checkpoint_filter, feature_cfg=features, **options
+    )
     return built
 
 

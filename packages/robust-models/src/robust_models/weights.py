@@ -22,7 +22,7 @@ from robust_models.key_mapping import (
     pick_state_dict,
     traced,
 )
-from robust_models.normalize import Normalize, NormalizedModel
+from robust_models.normalize import NormalizedModel, find_normalize
 from robust_models.registry import Entry, get_entry
 from robust_models.weight_files import check_file, read_file
 from robust_models.weight_fit import WeightFit, classifier_names
@@ -61,7 +61,7 @@ class LoadReport:
 
 def load_weights(
     model: nn.Module,
-    path_or_name: str | os.PathLike[str],
+    path_or_name: str | os.PathLike[str] | Entry,
     *,
     mapping: str | Sequence[str] = "auto",
     sha256: str | None = None,
@@ -95,7 +95,7 @@ def load_weights(
     Args:
         model: the model to fill, or DataParallel or torch.compile around it; its device and dtype stay.
         path_or_name: `.safetensors`, a file of `torch.save` that holds tensors and plain values, or the name of an
-            entry of `list_models()`, which is downloaded.
+            entry of `list_models()` or the entry itself, which is downloaded.
         mapping: names of steps of `robust_models.key_mapping`, applied in the order given; "auto" takes those of the
             entry and then, if they do not fit or there is none, all.
         sha256: the expected checksum, 64 hexadecimal digits; checked before the file is read.
@@ -114,49 +114,6 @@ def load_weights(
             code), or does not fit the model.
     """
     file, entry = _located(path_or_name, accept_license, allow_http)
-    return _fill(
-        model,
-        file,
-        entry,
-        mapping=mapping,
-        sha256=sha256,
-        strict=strict,
-        ema=ema,
-        new_head=new_head,
-        allow_pickle=allow_pickle,
-    )
-
-
-def load_entry(
-    model: nn.Module,
-    entry: Entry,
-    *,
-    ema: bool = False,
-    allow_pickle: bool = False,
-    accept_license: bool = False,
-    allow_http: bool = False,
-) -> LoadReport:
-    """Set the weights of `model` from the file of an entry of the zoo, as it was downloaded and checked.
-
-    For the arguments and what is raised see `load_weights`; no file of another place is ever looked at.
-    """
-    file = download(entry, accept_license=accept_license, allow_http=allow_http)
-    return _fill(model, file, entry, ema=ema, allow_pickle=allow_pickle)
-
-
-def _fill(
-    model: nn.Module,
-    file: Path,
-    entry: Entry | None,
-    *,
-    mapping: str | Sequence[str] = "auto",
-    sha256: str | None = None,
-    strict: bool = True,
-    ema: bool = False,
-    new_head: bool = False,
-    allow_pickle: bool = False,
-) -> LoadReport:
-    """Set the weights of `model` from `file`, which may be that of an entry."""
     checksum = check_file(file, sha256)
     source, weights = pick_state_dict(read_file(file, allow_pickle=allow_pickle), ema=ema, name=str(file))
     model, weights = _unwrapped(model, weights)
@@ -255,8 +212,12 @@ def _matched_by(
     return replace(traced(weights, named), weights=mapped.weights, steps=mapped.steps), fit
 
 
-def _located(path_or_name: str | os.PathLike[str], accept_license: bool, allow_http: bool) -> tuple[Path, Entry | None]:
+def _located(
+    path_or_name: str | os.PathLike[str] | Entry, accept_license: bool, allow_http: bool
+) -> tuple[Path, Entry | None]:
     """The file, and the entry of the zoo if it is the file of one."""
+    if isinstance(path_or_name, Entry):
+        return download(path_or_name, accept_license=accept_license, allow_http=allow_http), path_or_name
     file = Path(path_or_name)
     try:
         entry = get_entry(str(path_or_name))
@@ -292,7 +253,7 @@ def _settle_normalization(file: Path, model: nn.Module, mapped: Mapped, fit: Wei
     held = {name: mapped.weights[name] for name in NORMALIZATION if name in mapped.weights and name not in own}
     if isinstance(model, NormalizedModel):
         held = {name: value for name, value in held.items() if name in fit.fitting}
-    layer = next((module for module in model.modules() if isinstance(module, Normalize)), None)
+    layer = find_normalize(model)
     if layer is None:
         neutral = {NORMALIZATION[0]: 0, NORMALIZATION[1]: 1}
         if all(bool((value == neutral[name]).all()) for name, value in held.items()):

@@ -6,11 +6,19 @@ from functools import partial
 from typing import Any
 
 from timm.layers.drop import DropPath
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_models.staged_network import Stage, StagedNetwork, cifar_config, linear_classifier, residual_stages
+from robust_models.key_mapping import drop_sub_block1
+from robust_models.staged_network import (
+    Stage,
+    StagedNetwork,
+    build_staged,
+    cifar_config,
+    linear_classifier,
+    residual_stages,
+)
 
 
 class WideBlock(nn.Module):
@@ -128,10 +136,12 @@ def wide_stages(names: tuple[str, str, str], depth: int, width: int) -> list[Sta
     ]
 
 
-def checkpoint_filter(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:  # noqa: ARG001
+def checkpoint_filter(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Drop the copy of the first stage that some of the published files hold under `sub_block1`, and never use."""
-    return {name: value for name, value in state_dict.items() if not name.startswith("sub_block1.")}
+    return drop_sub_block1(dict(state_dict), model.state_dict().keys())
 
+
+_build = partial(build_staged, WideResNet, stages=3, checkpoint_filter=checkpoint_filter)
 
 default_cfgs = generate_default_cfgs(
     {
@@ -175,15 +185,3 @@ def wrn_34_20(pretrained: bool = False, **options: Any) -> WideResNet:
 def wrn_70_16(pretrained: bool = False, **options: Any) -> WideResNet:
     """Wide ResNet of depth 70 and width 16: 266,796,506 parameters."""
     return _build("wrn_70_16", pretrained, {"depth": 70, "width": 16, **options})
-
-
-def _build(name: str, pretrained: bool, options: dict[str, Any]) -> WideResNet:
-    network: WideResNet = build_model_with_cfg(
-        WideResNet,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter,
-        feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"},
-        **options,
-    )
-    return network

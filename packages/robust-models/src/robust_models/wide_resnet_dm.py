@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.drop import DropPath
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from robust_models.built_in_normalize import BuiltInNormalize
-from robust_models.staged_network import StagedNetwork, cifar_config, linear_classifier, residual_stages
+from robust_models.staged_network import StagedNetwork, build_staged, cifar_config, linear_classifier, residual_stages
 from robust_models.wide_resnet import wide_stages
 
 Activation = Literal["relu", "silu"]
@@ -129,6 +129,8 @@ def activation(name: Activation) -> nn.Module:
     return nn.ReLU() if name == "relu" else nn.SiLU()
 
 
+_build = partial(build_staged, WideResNetDM, stages=3)
+
 default_cfgs = generate_default_cfgs(
     {
         f"{name}.untrained": cifar_config("init_conv", "logits")
@@ -227,10 +229,3 @@ def wrn_106_16_dm(pretrained: bool = False, **options: Any) -> WideResNetDM:
 def wrn_106_16_dm_silu(pretrained: bool = False, **options: Any) -> WideResNetDM:
     """Depth 106 and width 16 with SiLU: 415,475,162 parameters."""
     return _build("wrn_106_16_dm_silu", pretrained, {"depth": 106, "width": 16, "act": "silu", **options})
-
-
-def _build(name: str, pretrained: bool, options: dict[str, Any]) -> WideResNetDM:
-    network: WideResNetDM = build_model_with_cfg(
-        WideResNetDM, name, pretrained, feature_cfg={"out_indices": (0, 1, 2), "feature_cls": "getter"}, **options
-    )
-    return network

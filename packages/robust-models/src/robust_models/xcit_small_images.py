@@ -7,6 +7,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.xcit import Xcit, checkpoint_filter_fn
 from torch import nn
 
+from robust_models.built_in_normalize import CIFAR10_MEAN, CIFAR10_STD
+
 
 def adapt_patch_size(model: Xcit, new: int) -> Xcit:
     """Make the patches of timm's XCiT smaller, in place: the first convolutions of the stem stop skipping pixels.
@@ -63,7 +65,7 @@ def _config(side: int, **changes: Any) -> dict[str, Any]:
 
 
 _imagenet = _config(224, num_classes=1000, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # trained on pixels in [0, 1]
-_cifar = _config(32, num_classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
+_cifar = _config(32, num_classes=10, mean=CIFAR10_MEAN, std=CIFAR10_STD)
 
 default_cfgs = generate_default_cfgs(
     {

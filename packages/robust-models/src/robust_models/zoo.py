@@ -4,7 +4,6 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,9 +17,9 @@ from robust_models.cache import Origin
 from robust_models.clip import timm_clip_classifier
 from robust_models.create import create_model
 from robust_models.licences import check_licence
-from robust_models.normalize import Normalize, NormalizedModel
+from robust_models.normalize import NormalizedModel, find_normalize
 from robust_models.registry import Entry, Preprocess, get_entry
-from robust_models.weights import LoadReport, load_entry, save_weights
+from robust_models.weights import LoadReport, load_weights, save_weights
 
 _logger = logging.getLogger(__name__)
 _BLOCKS = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
@@ -37,14 +36,16 @@ def build_model(entry: Entry) -> nn.Module:
         ValueError: if there is no builder for it.
     """
     network = _network(entry)
-    if entry.preprocess:
-        network.pretrained_cfg = {**network.pretrained_cfg, **_in_timms_words(entry.preprocess)}  # type: ignore[dict-item, assignment]
-    config: Any = asdict(entry.preprocess) if entry.preprocess else network.pretrained_cfg
-    built_in = next((module for module in network.modules() if isinstance(module, Normalize)), None)
+    config: Any = network.pretrained_cfg
+    known = _in_timms_words(entry.preprocess) if entry.preprocess else {}
+    built_in = find_normalize(network)
     if built_in is None:
+        config = network.pretrained_cfg = {**config, **known}  # type: ignore[assignment]
         return NormalizedModel(network, mean=config["mean"], std=config["std"])
-    for buffer, values in ((built_in.mean, config["mean"]), (built_in.std, config["std"])):
-        buffer.copy_(torch.tensor(values).view(buffer.shape))
+    for name in {"mean", "std"} & known.keys():  # its own layer does that: a loader must not
+        buffer = built_in.get_buffer(name)
+        buffer.copy_(torch.tensor(known.pop(name)).view(buffer.shape))
+    network.pretrained_cfg = {**config, **known}  # type: ignore[assignment]
     return network
 
 
@@ -175,7 +176,7 @@ def _loaded(
     """The model of `entry` with its weights, on the CPU, in eval mode."""
     check_licence(entry, accept_license)  # before a large model is built
     model = build_model(entry).eval()
-    report = load_entry(
+    report = load_weights(
         model,
         entry,
         ema=ema,
