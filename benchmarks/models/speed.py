@@ -21,11 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Pair:
-    """A model of ours and one of timm's, both for images of `size` pixels."""
+    """A model of ours and one of timm's, and the sides of their images in pixels."""
 
     ours: str
     timms: str
     size: int = 224
+    timms_size: int = 224
 
 
 PAIRS = (
@@ -42,11 +43,10 @@ PAIRS = (
     Pair("convnext_tiny_cvst", "convnext_tiny"),
     Pair("vit_small_cvst", "deit_small_patch16_224"),
     Pair("xcit_medium_12_p16_224", "xcit_small_24_p16_224"),
-    Pair("preact_resnet18", "resnet34", 96),
-    Pair("wrn_28_10", "resnet34", 96),
-    Pair("robnet_free", "mobilenetv2_100", 96),
+    Pair("preact_resnet18", "resnet34", 32, 96),
+    Pair("wrn_28_10", "resnet34", 32, 96),
+    Pair("robnet_free", "mobilenetv2_100", 32, 96),
 )
-OWN_SIZE = {"preact_resnet18": 32, "wrn_28_10": 32, "robnet_free": 32}
 
 
 def operations(model: nn.Module, images: torch.Tensor) -> float:
@@ -68,7 +68,7 @@ def measured(pair: Pair, rounds: int, batch: int) -> dict[str, object]:
     """Images per second and operations of both."""
     torch.manual_seed(0)
     models, images = [], []
-    for name, size in ((pair.ours, OWN_SIZE.get(pair.ours, pair.size)), (pair.timms, pair.size)):
+    for name, size in ((pair.ours, pair.size), (pair.timms, pair.timms_size)):
         models.append(timm.create_model(name).train())
         images.append(torch.rand(batch, 3, size, size))
     counts = [operations(model.eval(), some) for model, some in zip(models, images, strict=True)]

@@ -97,11 +97,10 @@ def _zoo(entries: Sequence[Any]) -> Table:
     """The entries of the zoo of robust-models with the numbers that were printed for them."""
     out = _columns("model", "architecture", "data set", "trained against", "clean %", "AutoAttack %", "weights")
     for entry in entries:
-        against = f"{entry.threat.norm} {entry.threat.eps}" if entry.threat else "-"
         numbers = (entry.metrics.get(name) for name in ("clean", "autoattack"))
         clean, attacked = ("-" if number is None else f"{number:g}" for number in numbers)
         status = "published" if entry.loadable else "not loadable"
-        cells = (f"zoo:{entry.name}", entry.arch, entry.dataset, against, clean, attacked, status)
+        cells = (f"zoo:{entry.name}", entry.arch, entry.dataset, str(entry.threat or "-"), clean, attacked, status)
         out.add_row(*map(Text, cells))
     return out
 

@@ -12,9 +12,9 @@ def table(entries: Sequence[Entry], metric: str) -> str:
     metrics = [name for name in dict.fromkeys(("clean", metric)) if name != "name"]
     rows = [("name", "architecture", "data", "threat", *metrics, "loads")]
     for entry in entries:
-        threat = f"{entry.threat.norm} {entry.threat.eps}" if entry.threat else "-"
         numbers = [f"{entry.metrics[name]:.2f}" if name in entry.metrics else "-" for name in metrics]
-        rows.append((entry.name, entry.arch, entry.dataset, threat, *numbers, "yes" if entry.loadable else "no"))
+        threat, loads = str(entry.threat or "-"), "yes" if entry.loadable else "no"
+        rows.append((entry.name, entry.arch, entry.dataset, threat, *numbers, loads))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
@@ -26,12 +26,11 @@ def markdown(entries: Sequence[Entry]) -> str:
     heads = ("name", "architecture", "data", "trained against", "clean, %", "AutoAttack, %", "source", "weights")
     rows: list[tuple[str, ...]] = [heads, ("---", "---", "---", "---", "---:", "---:", "---", "---")]
     for entry in entries:
-        against = f"{entry.threat.norm} {entry.threat.eps}" if entry.threat else ""
         numbers = [f"{entry.metrics[name]:g}" if name in entry.metrics else "" for name in ("clean", "autoattack")]
         licence = "restricted licence" if entry.restricted else "published"
         status = licence if entry.loadable else "not loadable"
         source = f"[{sources[_source(entry)]}]"
-        rows.append((f"`{entry.name}`", entry.arch, entry.dataset, against, *numbers, source, status))
+        rows.append((f"`{entry.name}`", entry.arch, entry.dataset, str(entry.threat or ""), *numbers, source, status))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- [{number}] {source}" for source, number in sources.items())])
 

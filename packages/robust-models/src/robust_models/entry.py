@@ -25,6 +25,9 @@ class Threat:
     def __post_init__(self) -> None:
         _check_text(self, "norm", "eps")
 
+    def __str__(self) -> str:
+        return f"{self.norm} {self.eps}"
+
     @property
     def radius(self) -> float | None:
         """`eps` as a number, None where none was printed."""
