@@ -97,15 +97,10 @@ class AWP(TwoPass):
         return moves, finite
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Move back to w without a step, after an `ascend` whose second pass failed.
-
-        Raises:
-            RuntimeError: if `ascend` was not called.
-        """
-        if self.order == "step_first":
-            self._offsets = [(p, local(p) - local(saved)) for p, saved in self._moved]
-        super().restore()
+    def _return_and_combine(self, where: str) -> None:
+        offsets = [(p, local(p) - local(saved)) for p, saved in self._moved] if self.order == "step_first" else []
+        super()._return_and_combine(where)
+        self._offsets = offsets
 
     def _finish(self, apart: bool) -> None:
         if self.order == "restore_first":
@@ -116,12 +111,14 @@ class AWP(TwoPass):
         with torch.no_grad():
             for parameter, offset in offsets:
                 local(parameter).add_(offset)
-            super()._finish(apart)
-            for parameter, offset in offsets:
-                if self.updates > updates:
-                    local(parameter).sub_(offset)
-                else:  # skipped, so the weights are to be exactly as before
-                    parameter.copy_(self._buffers[parameter])
+            try:
+                super()._finish(apart)
+            finally:
+                for parameter, offset in offsets:
+                    if self.updates > updates:
+                        local(parameter).sub_(offset)
+                    else:  # skipped or failed, so the weights are to be exactly as before
+                        parameter.copy_(self._buffers[parameter])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Set up the attributes that a copy or a pickle does not carry."""

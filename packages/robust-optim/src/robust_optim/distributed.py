@@ -16,7 +16,8 @@ def resolve_sync(sync: Sync | None, usual: Sync, model: nn.Module | None) -> Syn
     """The given `sync`, or the method's usual one, checked against how `model` is distributed.
 
     Raises:
-        ValueError: if `sync` is neither None, "per_rank" nor "global", or "per_rank" is asked of sharded weights.
+        ValueError: if `sync` is neither None, "per_rank" nor "global", or is "per_rank" with sharded weights or a static
+            graph.
         TypeError: if `model` is a FullyShardedDataParallel, whose flat weights hide what belongs to which tensor.
     """
     if sync not in (None, "per_rank", "global"):
@@ -24,7 +25,13 @@ def resolve_sync(sync: Sync | None, usual: Sync, model: nn.Module | None) -> Syn
     if hasattr(model, "summon_full_params"):
         raise TypeError("FullyShardedDataParallel is not supported: shard with torch.distributed.fsdp.fully_shard")
     if not hasattr(model, "set_requires_gradient_sync"):
-        return sync or usual
+        chosen = sync or usual
+        if chosen == "per_rank" and getattr(model, "static_graph", False):
+            raise ValueError(
+                'DistributedDataParallel(static_graph=True) must average its first gradients, and sync="per_rank" does '
+                'not: build the model without static_graph, or pass sync="global"'
+            )
+        return chosen
     if sync == "per_rank":
         raise ValueError('no rank has whole gradients of a model under fully_shard: sync="per_rank" needs them')
     return "global"
@@ -38,30 +45,37 @@ def no_sync(model: nn.Module | None) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+@torch.no_grad()
 def average_gradients(parameters: Sequence[Tensor], model: nn.Module | None) -> None:
-    """Average the gradients of `parameters` over the ranks of `model`, in buckets; nothing without such a model."""
+    """Average the gradients of `parameters` over the ranks of `model`, in buckets; nothing without such a model.
+
+    As in DistributedDataParallel, a rank without the gradient that others have of a parameter counts as one of zero,
+    and gets the average; where no rank has one, none is made.
+    """
     if not isinstance(model, nn.parallel.DistributedDataParallel):
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     size = torch.distributed.get_world_size(model.process_group)
-    for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
+    for bucket in _buckets([parameter for parameter in parameters if parameter.requires_grad]):
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        present = gradients[0].new_tensor([parameter.grad is not None for parameter in bucket])
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), present]).div_(size)
         torch.distributed.all_reduce(flat, group=model.process_group)
-        parts = torch.split(flat.div_(size), [gradient.numel() for gradient in bucket])
-        for gradient, part in zip(bucket, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
+        *means, present = torch.split(flat, [*(gradient.numel() for gradient in gradients), len(bucket)])
+        for i, (parameter, gradient, mean) in enumerate(zip(bucket, gradients, means, strict=True)):
+            if parameter.grad is not None or present[i] > 0:  # read by the host only where a gradient is missing
+                parameter.grad = gradient.copy_(mean.view(gradient.shape))
 
 
-def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Gradients of one device and dtype together, in the same order on every rank, up to a size."""
+def _buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Parameters of one device and dtype together, in the same order on every rank, up to a size."""
     buckets: list[list[Tensor]] = []
     open_buckets: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], int]] = {}
-    for gradient in gradients:
-        kind = (gradient.device, gradient.dtype)
+    for parameter in parameters:
+        kind = (parameter.device, parameter.dtype)
         bucket, filled = open_buckets.get(kind, ([], 0))
-        if not bucket or filled + gradient.nbytes > _BUCKET_BYTES:
+        if not bucket or filled + parameter.nbytes > _BUCKET_BYTES:
             bucket, filled = [], 0
             buckets.append(bucket)
-        bucket.append(gradient)
-        open_buckets[kind] = (bucket, filled + gradient.nbytes)
+        bucket.append(parameter)
+        open_buckets[kind] = (bucket, filled + parameter.nbytes)
     return buckets

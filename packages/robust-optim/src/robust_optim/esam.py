@@ -120,7 +120,8 @@ class ESAM(SAM):
 
     def select(self, before: Tensor, after: Tensor) -> Tensor:
         """The indices (k,) of the k = ceil(gamma * N) images whose losses (N,) grew most, for a loop of your own."""
-        return (after - before).topk(math.ceil(self.gamma * len(before))).indices
+        count = math.ceil(self.gamma * len(before) - 1e-9)  # 0.55 * 100 is a little above 55 in floating point
+        return (after - before).topk(max(count, 1)).indices
 
     @torch.enable_grad()
     def _backward(self, losses: Losses, subset: Tensor | None, needed: list[nn.Parameter] | None = None) -> Tensor:
@@ -146,6 +147,8 @@ class ESAM(SAM):
         """The tensors that are moved in this update."""
         if self._draw[0] != self.updates:
             candidates = [p for p in self._parameters() if p.requires_grad and super(ESAM, self)._is_perturbed(p)]
+            if not candidates:
+                raise RuntimeError("none of the parameters that are to be perturbed takes a gradient")
             chances = torch.rand(len(candidates), generator=self._generator(torch.device("cpu"))).tolist()
             chosen = {p for p, chance in zip(candidates, chances, strict=True) if chance < self.beta}
             self._draw = (self.updates, chosen or {candidates[chances.index(min(chances))]})

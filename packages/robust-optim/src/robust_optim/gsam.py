@@ -60,26 +60,22 @@ class GSAM(SAM):
             check_radius(rho_min, "rho_min")
         super().__init__(base, rho=rho, alpha=alpha, rho_min=rho_min, lr_min=lr_min, **settings)
         for group in self.param_groups:
-            self._note_full_rate(group)
+            self._radius_of(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; its learning rate now is its full one."""
         super().add_param_group(param_group)
-        self._note_full_rate(self.param_groups[-1])
-
-    def _note_full_rate(self, group: dict[str, Any]) -> None:
-        if self.rho_min is None:
-            return
-        full = group.setdefault("full_lr", float(group["lr"]))
-        if not full > self.lr_min:
-            raise ValueError(f"the full learning rate of a group, {full}, is not above lr_min {self.lr_min}")
+        self._radius_of(self.param_groups[-1])
 
     def _radius_of(self, group: dict[str, Any]) -> float:
         rho = super()._radius_of(group)
         if self.rho_min is None:
             return rho
-        share: float = (float(group["lr"]) - self.lr_min) / (group["full_lr"] - self.lr_min)
-        return self.rho_min + (rho - self.rho_min) * min(max(share, 0.0), 1.0)
+        lr = float(group["lr"])
+        full: float = group.setdefault("full_lr", lr)  # a rate that was never noted, as in a plain state, is full
+        if not full > self.lr_min:
+            raise ValueError(f"the full learning rate of a group, {full}, is not above lr_min {self.lr_min}")
+        return self.rho_min + (rho - self.rho_min) * min(max((lr - self.lr_min) / (full - self.lr_min), 0.0), 1.0)
 
     def _combine(
         self,

@@ -218,8 +218,9 @@ class TwoPass(Wrapper, ABC):
         moves, finite = self._perturbation(moved, [gradient_of(p) for p in moved], [radius_of[p] for p in moved])
         weights = [local(parameter) for parameter in moved]
         moves = [local(move).to(weight.dtype) for move, weight in zip(moves, weights, strict=True)]
-        for move in moves:
-            move.masked_fill_(~finite.to(move.device), 0)  # not read by the host: no synchronisation
+        if not (finite.is_cpu and finite):  # on another device it is not read by the host: no synchronisation
+            for move in moves:
+                move.masked_fill_(~finite.to(move.device), 0)
         self._moved = [(parameter, self._copy_of(parameter)) for parameter in moved]
         self._ascended = True
         torch._foreach_add_(weights, moves)
@@ -278,9 +279,9 @@ class TwoPass(Wrapper, ABC):
 
     def _finish(self, apart: bool) -> None:
         """Let the base step with the gradients as they are, unscaled and clipped; count it unless it was skipped."""
-        parameters = [parameter for parameter in self._parameters() if parameter.grad is not None]
         if apart:
-            average_gradients(parameters, self.model)
+            average_gradients(self._parameters(), self.model)
+        parameters = [parameter for parameter in self._parameters() if parameter.grad is not None]
         if self.scaler is not None and self.clip is not None:
             self.scaler.unscale_(self.base)
         if self.clip is not None:

@@ -50,7 +50,8 @@ class Wrapper(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_between_passes("copied")
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        # A scheduler puts a `step` here, which drives this very optimizer: a copy has the one of its class.
+        return {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "step"}
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
