@@ -76,9 +76,12 @@ def test_typed_values_are_as_good_as_plain_ones(recipe):
         eps=0.1,
         steps=2,
         relative_step=0.5,
-        random_start=True,
+        start="uniform",
         batch_norm="eval",
         autocast=False,
+        warmup="none",
+        warmup_epochs=0,
+        warmup_per="epoch",
     )
     changed = recipe.replace(attack=attack, average=AverageSettings(decay=0.9, warmup=False))
     assert changed.attack == attack
@@ -127,7 +130,7 @@ def test_numbers_may_be_fractions_and_what_yaml_takes_for_text(text, eps, recipe
         ({"attack.eps": True}, r"attack\.eps must be a number, got True \(bool\)"),
         ({"attack.eps": None}, r"attack\.eps must be a number, got None"),
         ({"attack.norm": "L3"}, r"attack\.norm must be one of Linf, L2, L1, got 'L3'"),
-        ({"attack.name": "pdg"}, r"attack\.name must be one of fgsm, pgd, got 'pdg' \(did you mean pgd\?\)"),
+        ({"attack.name": "pdg"}, r"attack\.name must be one of fgsm, n_fgsm, pgd, got 'pdg' \(did you mean pgd\?\)"),
         ({"attack": 0.1}, "attack must be a section with a name, one of fgsm, pgd; got 0.1"),
         ({"attack": None}, "attack must be given: the objective is adversarial"),
         ({"objective.name": "standard"}, "attack must be null: the standard objective does not use it"),

@@ -17,7 +17,7 @@ def test_the_published_values_of_fgsm_rs():
     """Wong et al.: a uniform start, one step of 1.25 eps; the goal of the digits demo: eps 0.15, 60 epochs."""
     recipe = recipes.load("digits-fgsm-rs")
     assert (recipe.objective.name, recipe.attack.name, recipe.attack.norm) == ("adversarial", "fgsm", "Linf")
-    assert (recipe.attack.eps, recipe.attack.relative_step, recipe.attack.random_start) == (0.15, 1.25, True)
+    assert (recipe.attack.eps, recipe.attack.relative_step, recipe.attack.start) == (0.15, 1.25, "uniform")
     assert (recipe.epochs, recipe.batch_size, recipe.model.name) == (60, 64, "small_cnn_8")
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay) == ("adamw", 2e-3, 5e-4)
     assert recipe.schedule.name == "onecycle"

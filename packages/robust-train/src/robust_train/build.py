@@ -1,16 +1,21 @@
 """Model and optimizer from a recipe, by timm's factories."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from robust_models import create_model, load_weights
-from robust_optim import frozen_batch_norm
+from robust_optim import AWP, ESAM, GSAM, SAM, LookSAM, TwoPass, frozen_batch_norm
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
 
+from robust_train._fields import plain
 from robust_train.config import Recipe
 from robust_train.errors import SetupError
+from robust_train.settings import AWPSettings
+
+_WRAPPERS: dict[str, type[TwoPass]] = {"sam": SAM, "gsam": GSAM, "esam": ESAM, "looksam": LookSAM, "awp": AWP}
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -75,6 +80,8 @@ def check_model(recipe: Recipe, model: nn.Module, shape: tuple[int, int, int], s
 def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     """Timm's optimizer, with its groups of parameters for weight decay and layer-wise learning rates.
 
+    Its learning rate is the highest one, which `wrap_optimizer` may want to know.
+
     Raises:
         SetupError: if the optimizer needs a GPU or a package that is not here.
     """
@@ -95,3 +102,25 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
             f"optimizer.name {settings.name!r} cannot be used here: {error}; adamw and sgd always can"
         ) from error
     return optimizer
+
+
+def wrap_optimizer(
+    recipe: Recipe, base: Optimizer, model: nn.Module, scaler: torch.amp.GradScaler, updates_per_epoch: int
+) -> Optimizer:
+    """The optimizer of robust-optim around `base` that the recipe asks for, or `base` itself.
+
+    Raises:
+        SetupError: if the two do not go together.
+    """
+    settings = recipe.sharpness
+    if settings is None:
+        return base
+    clip = None if recipe.clip is None else partial(nn.utils.clip_grad_norm_, max_norm=recipe.clip)
+    common: dict[str, Any] = {"model": model, "scaler": scaler, "sync": settings.sync, "clip": clip}
+    own = {key: value for key, value in plain(settings).items() if key not in ("name", "sync")}
+    if isinstance(settings, AWPSettings):
+        own["start"] = round(settings.start * updates_per_epoch)
+    try:
+        return _WRAPPERS[settings.name](base, **own, **common)
+    except (TypeError, ValueError) as error:
+        raise SetupError(f"sharpness.name {settings.name!r} cannot be used here: {error}") from error

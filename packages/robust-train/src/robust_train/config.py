@@ -7,19 +7,19 @@ from typing import Any, Literal
 import yaml
 
 from robust_train._fields import RecipeError, build, differences, hints, name_of, plain, variants
+from robust_train.objectives import ObjectiveSettings
 from robust_train.settings import (
+    AttackSettings,
     AverageSettings,
     ConstantSchedule,
     CosineSchedule,
     DigitsData,
     EvaluationSettings,
-    FGSMAttack,
     FolderData,
     ModelSettings,
-    ObjectiveSettings,
     OneCycleSchedule,
     OptimizerSettings,
-    PGDAttack,
+    SharpnessSettings,
     StepSchedule,
     require,
 )
@@ -36,11 +36,13 @@ class Recipe:
         model: what is trained.
         data: on which images.
         objective: what a step minimises.
-        attack: how the images are perturbed; None for the standard objective.
+        attack: how the images are attacked; None for objectives that do not.
         optimizer: how the weights move.
+        sharpness: an optimizer around it that looks at the loss around the weights; None for none.
         schedule: how the learning rate moves.
         epochs: passes over the training images.
         batch_size: images per update.
+        accumulate: parts of a batch that are passed through the model one after the other, to save memory.
         precision: "float32", or automatic mixed precision with "bf16" or "fp16" (the latter with loss scaling).
         clip: highest norm of the gradient; None for no clipping.
         average: averaging of the weights; None for none.
@@ -58,11 +60,13 @@ class Recipe:
     model: ModelSettings
     data: DigitsData | FolderData
     objective: ObjectiveSettings
-    attack: FGSMAttack | PGDAttack | None
+    attack: AttackSettings | None
     optimizer: OptimizerSettings
+    sharpness: SharpnessSettings | None
     schedule: OneCycleSchedule | CosineSchedule | StepSchedule | ConstantSchedule
     epochs: int
     batch_size: int
+    accumulate: int
     precision: Literal["float32", "bf16", "fp16"]
     clip: float | None
     average: AverageSettings | None
@@ -78,13 +82,18 @@ class Recipe:
             valid = build(kind, plain(value), setting)
             if valid != value:
                 raise RecipeError(f"{setting} must be {valid!r}, got {value!r}: Recipe.replace takes plain values")
-        for setting in ("epochs", "batch_size", "log_every", "checkpoint_every"):
+        for setting in ("epochs", "batch_size", "accumulate", "log_every", "checkpoint_every"):
             number = getattr(self, setting)
             require(number >= 1, f"{setting} must be at least 1, got {number}")
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
         require(self.clip is None or self.clip > 0, f"clip must be positive or null, got {self.clip}")
-        adversarial = self.objective.name == "adversarial"
-        require(adversarial == (self.attack is not None), _attack_message(adversarial))
+        require(self.objective.attacks == (self.attack is not None), _attack_message(self.objective))
+        parts = f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}"
+        require(self.accumulate <= self.batch_size, parts)
+        whole = self.accumulate == 1 or self.sharpness is None or self.sharpness.name != "esam"
+        require(
+            whole, f"accumulate must be 1 with sharpness esam, which chooses among all images, got {self.accumulate}"
+        )
         _check_length(self.schedule, self.epochs)
         known = self.attack is not None or self.evaluation.eps is not None
         require(
@@ -193,7 +202,10 @@ def _check_length(schedule: Any, epochs: int) -> None:
         require(schedule.warmup_epochs < epochs, late)
 
 
-def _attack_message(adversarial: bool) -> str:
-    if adversarial:
-        return "attack must be given: the objective is adversarial"
-    return "attack must be null: the standard objective does not use it; for adversarial training set objective.name"
+def _attack_message(objective: ObjectiveSettings) -> str:
+    if objective.attacks:
+        return f"attack must be given: the objective is {objective.name}"
+    return (
+        f"attack must be null: the {objective.name} objective does not use it; for adversarial training set "
+        "objective.name"
+    )

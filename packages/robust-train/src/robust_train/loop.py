@@ -15,20 +15,22 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import nn
 
 from robust_train import checkpoint
-from robust_train.build import build_model, build_optimizer, check_model
+from robust_train.build import build_model, build_optimizer, check_model, wrap_optimizer
 from robust_train.checkpoint import ResumeError
 from robust_train.config import Recipe
 from robust_train.data import load_data
 from robust_train.device import choose_device
 from robust_train.evaluation import evaluate_held_out
 from robust_train.interrupt import Interrupted, watch_interrupts
-from robust_train.objectives import build_objective
+from robust_train.objectives import Context
 from robust_train.origin import check_origin, describe_origin
+from robust_train.perturb import build_attack
 from robust_train.progress import show
 from robust_train.run_folder import Record, RunFolder, open_run
-from robust_train.schedule import factor, set_learning_rate
+from robust_train.schedule import factor, set_learning_rate, strength
 from robust_train.seeds import derive, own_random_state, seed_torch
 from robust_train.state import State
+from robust_train.update import Losses, Passes
 from robust_train.window import Window
 
 logger = logging.getLogger("robust_train")
@@ -99,15 +101,16 @@ def train(
     split = load_data(recipe, data, workers)
     origin = describe_origin(recipe, split.fingerprint, place)
     precision = _PRECISIONS[recipe.precision]
-    objective = build_objective(recipe, precision)
+    objective = recipe.objective.build(_context(recipe, split.shape, precision))
     updates = recipe.epochs * split.updates
 
     with own_random_state(place), watch_interrupts() as interruption, contextlib.ExitStack() as stack:
         seed_torch(derive(recipe.seed, "weights"), place)
         model = build_model(recipe).to(place)
         check_model(recipe, model, split.shape, split.smallest_batch)
-        optimizer = build_optimizer(recipe, model)
+        module = Losses(model, objective)
         scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
+        optimizer = wrap_optimizer(recipe, build_optimizer(recipe, model), module, scaler, split.updates)
         average = recipe.average and ModelEmaV3(model, recipe.average.decay, use_warmup=recipe.average.warmup)
         final = average.module if average else model  # what is evaluated, selected and exported
         state = State(parts={"model": model, "optimizer": optimizer, "scaler": scaler})
@@ -148,19 +151,21 @@ def train(
                 set_learning_rate(optimizer, lr)
                 seed_torch(derive(recipe.seed, "update", state.update), place)
                 seed = derive(recipe.seed, "attack", state.update)
-                random = ImageRandom(seed, torch.arange(len(images), device=place))
                 images, labels = images.to(place, non_blocking=True), labels.to(place, non_blocking=True)
+                ids = torch.arange(len(images), device=place)
+                weak = strength(recipe.attack, state.update, split.updates)
 
-                perturbed = objective.perturb(model, images, labels, random)
-                with torch.autocast(place.type, precision, enabled=precision is not None):
-                    loss, metrics = objective.loss(model, images, perturbed, labels)
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(scaler.scale(loss))
-                if recipe.clip is not None:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                scaler.step(optimizer)
-                scaler.update()
+                for _ in range(objective.replays):
+                    parts = []
+                    for x, y, own in zip(
+                        *(whole.chunk(recipe.accumulate) for whole in (images, labels, ids)), strict=True
+                    ):
+                        x_new = objective.perturb(model, x, y, ImageRandom(seed, own), strength=weak)
+                        parts.append((x, x_new, y))
+                    passes = Passes(module=module, optimizer=optimizer, scaler=scaler, precision=precision, parts=parts)
+                    passes.step(recipe.clip)
+                    objective.learn(parts)
+                metrics = passes.metrics
                 state.add(metrics, len(images))
                 if average:
                     average.update(model, step=state.update)
@@ -203,6 +208,17 @@ def train(
     history = tuple(state.history)
     return Report(
         model=final.eval(), history=history, best=state.best, folder=run.path, weights=run.weights, resumed=resumed
+    )
+
+
+def _context(recipe: Recipe, shape: tuple[int, int, int], precision: torch.dtype | None) -> Context:
+    attack = recipe.attack
+    return Context(
+        attack=build_attack(attack) if attack else None,
+        batch_norm=attack.batch_norm if attack else "eval",
+        precision=precision if attack and attack.autocast else None,
+        shape=shape,
+        classes=recipe.model.num_classes,
     )
 
 

@@ -1,17 +1,32 @@
 """How an attack is run inside of training: on the bare module, in a chosen mode, without a trace."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from robust_attacks import FGSM, L1, L2, PGD, ImageRandom, Linf, Threat
+from robust_attacks import FGSM, L1, L2, NFGSM, PGD, ImageRandom, Linf, Threat
+from robust_attacks.losses import Loss
 from robust_optim import frozen_batch_norm
 from torch import Tensor, nn
+from torch.nn import functional
 
-from robust_train.settings import BatchNorm, EvaluationSettings, FGSMAttack, PGDAttack
+from robust_train.settings import AttackSettings, BatchNorm, EvaluationSettings, FGSMAttack, NFGSMAttack, PGDAttack
 
 _THREATS: dict[str, type[Linf] | type[L2] | type[L1]] = {"Linf": Linf, "L2": L2, "L1": L1}
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How much of an attack is used, for a warm-up: shares of its radius and of its step, in [0, 1]."""
+
+    radius: float = 1.0
+    step: float = 1.0
+
+
+FULL = Strength()
 
 
 class Attack(Protocol):
@@ -24,20 +39,49 @@ class Attack(Protocol):
         ...
 
 
-def build_threat(norm: str, eps: float) -> Threat:
-    """The ball of radius `eps` (in units of [0, 1] pixels) in the norm "Linf", "L2" or "L1"."""
-    return _THREATS[norm](eps=eps)
+def build_threat(norm: str, eps: float, start: str = "uniform") -> Threat:
+    """The ball of radius `eps` (in units of [0, 1] pixels) in the norm "Linf", "L2" or "L1".
+
+    With the start "near", attacks begin beside the image, as TRADES and MART have it.
+    """
+    kind = {"Linf": _NearLinf, "L2": _NearL2}[norm] if start == "near" else _THREATS[norm]
+    threat: Threat = kind(eps=eps)
+    return threat
 
 
-def build_attack(settings: FGSMAttack | PGDAttack) -> FGSM | PGD:
+class _Near:
+    """Random starts at x + 0.001 N(0, 1), cut to the box and the ball."""
+
+    def sample(self, images: Tensor, random: ImageRandom, *, use: str = "start", restart: int = 0) -> Tensor:
+        noise = random.normal(use, images.shape[1:], restart=restart).to(images)
+        return self.project(images, images + 1e-3 * noise)  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NearLinf(_Near, Linf):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NearL2(_Near, L2):
+    pass
+
+
+def build_attack(settings: AttackSettings) -> FGSM | NFGSM | PGD:
     """The attack of robust-attacks that the settings describe."""
-    threat, step = build_threat(settings.norm, settings.eps), settings.relative_step * settings.eps
-    if isinstance(settings, FGSMAttack):
-        return FGSM(threat=threat, step_size=step, random_start=settings.random_start)
-    return PGD(threat=threat, steps=settings.steps, step_size=step, random_start=settings.random_start)
+    step = settings.relative_step * settings.eps
+    match settings:
+        case NFGSMAttack():
+            return NFGSM(threat=Linf(eps=settings.eps), noise=settings.noise, step_size=step)
+        case FGSMAttack():
+            threat = build_threat(settings.norm, settings.eps, settings.start)
+            return FGSM(threat=threat, step_size=step, random_start=settings.start != "image")
+        case PGDAttack():
+            threat = build_threat(settings.norm, settings.eps, settings.start)
+            return PGD(threat=threat, steps=settings.steps, step_size=step, random_start=settings.start != "image")
 
 
-def build_evaluation_attack(settings: EvaluationSettings, training: FGSMAttack | PGDAttack | None) -> PGD:
+def build_evaluation_attack(settings: EvaluationSettings, training: AttackSettings | None) -> PGD:
     """The attack that judges the held-out images; its threat is that of the training attack where it states none."""
     norm = settings.norm or (training.norm if training else "Linf")
     eps = settings.eps if settings.eps is not None or training is None else training.eps
@@ -77,6 +121,8 @@ def perturb(
     *,
     batch_norm: BatchNorm = "eval",
     precision: torch.dtype | None = None,
+    loss: Loss | None = None,
+    strength: Strength = FULL,
 ) -> Tensor:
     """Make the adversarial images of one training step; no gradient reaches the weights.
 
@@ -88,11 +134,22 @@ def perturb(
         attack: e.g. `PGD(...)`.
         model: the bare module: images in [0, 1] to logits (N, K).
         images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
+        labels: classes, int64 (N,), or probabilities (N, K) of mixed images: then the attack increases the
+            cross-entropy with these.
         random: the images' random numbers; None draws a seed from torch's CPU generator.
         batch_norm: see `attack_mode`.
         precision: dtype of automatic mixed precision in the attack's passes; None computes in the dtype of the weights.
+        loss: what the attack increases instead of its own loss.
+        strength: shares of the attack's radius and step; at radius 0 the images come back as they are.
     """
+    if strength.radius == 0:
+        return images
+    if strength != FULL:
+        attack = _weakened(attack, strength)
+    if labels.is_floating_point():
+        loss, labels = loss or _soft_cross_entropy(labels), labels.argmax(1)
+    if loss is not None:
+        attack = dataclasses.replace(attack, loss=loss)  # type: ignore[type-var]
     device = images.device.type
 
     def logits(candidates: Tensor) -> Tensor:
@@ -102,3 +159,20 @@ def perturb(
 
     with attack_mode(model, batch_norm):
         return attack(logits, images, labels, random=random)  # type: ignore[arg-type]
+
+
+def _weakened(attack: Any, strength: Strength) -> Any:
+    """The attack with a smaller radius, and with a smaller step if it has been given one."""
+    changes = {"threat": dataclasses.replace(attack.threat, eps=attack.threat.eps * strength.radius)}
+    if attack.step_size is not None:
+        changes["step_size"] = attack.step_size * strength.step
+    return dataclasses.replace(attack, **changes)
+
+
+def _soft_cross_entropy(labels: Tensor) -> Loss:
+    """The cross-entropy with the probabilities of a batch, whose order an attack without restarts keeps."""
+
+    def losses(logits: Tensor, _: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels.to(logits.dtype), reduction="none")
+
+    return losses

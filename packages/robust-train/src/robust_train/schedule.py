@@ -1,10 +1,11 @@
-"""The learning rate as a pure function of the update, so that there is no state to lose."""
+"""Learning rate and strength of the attack as pure functions of the update, so that there is no state to lose."""
 
 import math
 
 from torch.optim import Optimizer
 
-from robust_train.settings import ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule
+from robust_train.perturb import FULL, Strength
+from robust_train.settings import AttackSettings, ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule
 
 Schedule = OneCycleSchedule | CosineSchedule | StepSchedule | ConstantSchedule
 
@@ -42,6 +43,26 @@ def factor(schedule: Schedule, update: int, updates: int, per_epoch: int) -> flo
             return float(schedule.factor**passed)
         case ConstantSchedule():
             return 1.0
+
+
+def strength(attack: AttackSettings | None, update: int, per_epoch: int) -> Strength:
+    """How much of the attack an update uses: linear over the warm-up, in steps of an epoch or of an update.
+
+    Examples:
+        >>> from robust_train import recipes
+        >>> warm = {"attack.warmup": "radius", "attack.warmup_epochs": 10}
+        >>> attack = recipes.load("digits-fgsm-rs").replace(**warm).attack
+        >>> [strength(attack, update, per_epoch=100).radius for update in (99, 500, 1000)]
+        [0.0, 0.5, 1.0]
+    """
+    if attack is None or attack.warmup == "none":
+        return FULL
+    position = update // per_epoch if attack.warmup_per == "epoch" else update / per_epoch
+    share = min(position / attack.warmup_epochs, 1.0)
+    return Strength(
+        radius=1.0 if attack.warmup == "step" else share,
+        step=1.0 if attack.warmup == "radius" else share,
+    )
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

@@ -1,59 +1,64 @@
 """Adversarial training: the attack that is given decides whose."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-import torch
-from robust_attacks import ImageRandom
 from torch import Tensor, nn
-from torch.nn import functional
 
-from robust_train.perturb import Attack, perturb
-from robust_train.settings import BatchNorm
+from robust_train.objectives.objective import Adversarially, Context, Metrics, check_smoothing, correct, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial:
+class Adversarial(Adversarially):
     """The mean cross-entropy of attacked images, and of nothing else.
 
     With `PGD` it is the training of Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR
     2018, arXiv:1706.06083, equation 2.1. With `FGSM(random_start=True, step_size=1.25 * eps)` it is FGSM-RS of Wong,
     Rice, Kolter, "Fast is better than free", ICLR 2020, arXiv:2001.03994, algorithm 3; theirs attacks in training mode
-    with moving statistics (`batch_norm="train_moving"`).
+    with moving statistics (`batch_norm="train_moving"`). With `NFGSM` it is N-FGSM of de Jorge et al., "Make some
+    noise", NeurIPS 2022, arXiv:2202.01181.
 
     A step costs the attack and one forward and backward pass; the clean images are not passed through the model, so
     the metrics do not have the clean accuracy.
 
     Args:
         attack: makes the images, e.g. `PGD(threat=Linf(eps=8 / 255), steps=10)`.
-        label_smoothing: share of the label that is spread over all classes, in [0, 1); in the loss, not in the attack.
         batch_norm: the model's mode during the attack, see `robust_train.perturb.attack_mode`.
         precision: dtype of automatic mixed precision in the attack; None computes it in the dtype of the weights.
+        label_smoothing: share of the label that is spread over all classes, in [0, 1); in the loss, not in the attack.
     """
 
-    attack: Attack
     label_smoothing: float = 0.0
-    batch_norm: BatchNorm = "eval"
-    precision: torch.dtype | None = None
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, random: ImageRandom | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both halves after one another: the loss (scalar) and the metrics."""
-        return self.loss(model, images, self.perturb(model, images, labels, random), labels)
-
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, random: ImageRandom | None = None) -> Tensor:
-        """Attack `images` (N, C, H, W) in [0, 1] with `labels` (N,); no gradient reaches the weights."""
-        return perturb(self.attack, model, images, labels, random, batch_norm=self.batch_norm, precision=self.precision)
-
-    def loss(
+    def losses(
         self,
         model: nn.Module,
-        images: Tensor,  # noqa: ARG002 - the protocol of objectives
+        images: Tensor,  # noqa: ARG002 - the clean images are not looked at
         perturbed: Tensor,
         labels: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (scalar) of `perturbed`, and detached sums over the images: loss, adversarial_accuracy."""
+    ) -> tuple[Tensor, Metrics]:
+        """The cross-entropies (N,) of `perturbed`, and the sum `adversarial_accuracy`."""
         logits = model(perturbed)
-        losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
-        correct = (logits.detach().argmax(1) == labels).sum()
-        return losses.mean(), {"loss": losses.detach().sum(), "adversarial_accuracy": correct}
+        return cross_entropy(logits, labels, self.label_smoothing), {"adversarial_accuracy": correct(logits, labels)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialSettings:
+    """The mean cross-entropy of attacked images: PGD, FGSM-RS or N-FGSM training, as the attack is.
+
+    Args:
+        name: "adversarial".
+        label_smoothing: share of the label that is spread over all classes, in [0, 1).
+    """
+
+    attacks: ClassVar[bool] = True
+
+    name: Literal["adversarial"]
+    label_smoothing: float
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
+
+    def build(self, context: Context) -> Adversarial:
+        """The objective."""
+        return Adversarial(**context.attacking(), label_smoothing=self.label_smoothing)

@@ -1,14 +1,15 @@
 """Training on the images as they are."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from robust_attacks import ImageRandom
 from torch import Tensor, nn
-from torch.nn import functional
+
+from robust_train.objectives.objective import Context, Metrics, Objective, check_smoothing, correct, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standard:
+class Standard(Objective):
     """The mean cross-entropy of the images.
 
     Args:
@@ -23,31 +24,35 @@ class Standard:
 
     label_smoothing: float = 0.0
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, random: ImageRandom | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both halves after one another: the loss (scalar) and the metrics."""
-        return self.loss(model, images, self.perturb(model, images, labels, random), labels)
-
-    def perturb(
-        self,
-        model: nn.Module,  # noqa: ARG002 - the protocol of objectives
-        images: Tensor,
-        labels: Tensor,  # noqa: ARG002
-        random: ImageRandom | None = None,  # noqa: ARG002
-    ) -> Tensor:
-        """Return `images` (N, C, H, W) as they are: this objective has no attack."""
-        return images
-
-    def loss(
+    def losses(
         self,
         model: nn.Module,
         images: Tensor,  # noqa: ARG002 - the same as perturbed
         perturbed: Tensor,
         labels: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (scalar) of `perturbed` with `labels` (N,), and detached sums over the images: loss, accuracy."""
+    ) -> tuple[Tensor, Metrics]:
+        """The cross-entropies (N,) of `perturbed`, and the sum `accuracy`."""
         logits = model(perturbed)
-        losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
-        metrics = {"loss": losses.detach().sum(), "accuracy": (logits.detach().argmax(1) == labels).sum()}
-        return losses.mean(), metrics
+        return cross_entropy(logits, labels, self.label_smoothing), {"accuracy": correct(logits, labels)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardSettings:
+    """The mean cross-entropy of the images.
+
+    Args:
+        name: "standard".
+        label_smoothing: share of the label that is spread over all classes, in [0, 1).
+    """
+
+    attacks: ClassVar[bool] = False
+
+    name: Literal["standard"]
+    label_smoothing: float
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
+
+    def build(self, _: Context) -> Standard:
+        """The objective."""
+        return Standard(label_smoothing=self.label_smoothing)
