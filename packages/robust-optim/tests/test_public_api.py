@@ -6,7 +6,27 @@ import robust_optim
 
 
 def test_the_public_names_are_exactly_these():
-    assert set(robust_optim.__all__) == {"SAM", "__version__", "frozen_batch_norm"}
+    assert set(robust_optim.__all__) == {
+        "AWP",
+        "ChosenAlpha",
+        "ESAM",
+        "GSAM",
+        "LookSAM",
+        "PowerWarmUp",
+        "RatioWarmUp",
+        "SAM",
+        "Soup",
+        "TwoPass",
+        "WeightAverage",
+        "__version__",
+        "choose_alpha",
+        "equal_weights",
+        "frozen_batch_norm",
+        "greedy_soup",
+        "interpolate",
+        "reestimate_batch_norm",
+        "uniform_soup",
+    }
     assert all(hasattr(robust_optim, name) for name in robust_optim.__all__)
 
 

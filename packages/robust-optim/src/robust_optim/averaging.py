@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from robust_optim.state_dicts import differences, is_mixable, wide_dtype
 from robust_optim.decay import Decay, check_decay
+from robust_optim.state_dicts import differences, is_mixable, wide_dtype
 
 BufferRule = Literal["copy", "average"]
 

@@ -32,8 +32,8 @@ class AWP(TwoPass):
         gamma: length of the perturbation relative to the tensor's, at least 0: 0.01 for adversarial training, 0.005 for
             TRADES.
         start: so many updates without perturbation come first; the published TRADES runs have 10 epochs of them.
-        order: "restore_first" steps at w; "step_first" at w + v, as published, and then subtracts v: use
-            `sync="global"` with it, since subtraction leaves rounding that differs over ranks.
+        order: "restore_first" steps at w; "step_first" at w + v, as published, and then subtracts v. Steps at
+            weights that differ over ranks would let the ranks drift apart, so this order has only `sync="global"`.
         scaler, sync, clip, replay_random: see `TwoPass`.
         perturb: `perturb(name, parameter)` says which tensors are moved, instead of the rule above.
 
@@ -66,6 +66,13 @@ class AWP(TwoPass):
         check_count(start, "start", least=0)
         if order not in ("restore_first", "step_first"):
             raise ValueError(f'order must be "restore_first" or "step_first", got {order!r}')
+        if order == "step_first":
+            if sync == "per_rank":
+                raise ValueError(
+                    'order="step_first" steps at the perturbed weights, which sync="per_rank" makes '
+                    'different on every rank: use sync="global"'
+                )
+            sync = "global"
         super().__init__(
             base,
             gamma,

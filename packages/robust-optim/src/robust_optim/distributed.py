@@ -16,13 +16,13 @@ def resolve_sync(sync: Sync | None, usual: Sync, model: nn.Module | None) -> Syn
     """The given `sync`, or the method's usual one, checked against how `model` is distributed.
 
     Raises:
-        ValueError: if `sync` is neither None, "per_rank" nor "global", or is "per_rank" with sharded weights or a static
-            graph.
+        ValueError: if `sync` is neither None, "per_rank" nor "global", or is "per_rank" with sharded weights or a graph
+            that is static.
         TypeError: if `model` is a FullyShardedDataParallel, whose flat weights hide what belongs to which tensor.
     """
     if sync not in (None, "per_rank", "global"):
         raise ValueError(f'sync must be "per_rank", "global" or None for the usual one of the method, got {sync!r}')
-    if hasattr(model, "summon_full_params"):
+    if model is not None and any(hasattr(module, "summon_full_params") for module in model.modules()):
         raise TypeError("FullyShardedDataParallel is not supported: shard with torch.distributed.fsdp.fully_shard")
     if not hasattr(model, "set_requires_gradient_sync"):
         chosen = sync or usual

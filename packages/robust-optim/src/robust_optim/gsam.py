@@ -74,7 +74,10 @@ class GSAM(SAM):
         lr = float(group["lr"])
         full: float = group.setdefault("full_lr", lr)  # a rate that was never noted, as in a plain state, is full
         if not full > self.lr_min:
-            raise ValueError(f"the full learning rate of a group, {full}, is not above lr_min {self.lr_min}")
+            raise ValueError(
+                f"the full learning rate of a group, {full}, is not above lr_min {self.lr_min}: wrap the optimizer "
+                'before a scheduler changes it, or put a "full_lr" into the group'
+            )
         return self.rho_min + (rho - self.rho_min) * min(max((lr - self.lr_min) / (full - self.lr_min), 0.0), 1.0)
 
     def _combine(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_optim.state_dicts import State, check_state, differences, is_mixable, wide_dtype
 from robust_optim.held_out import HeldOutAccuracy, measure
+from robust_optim.state_dicts import State, check_state, differences, is_mixable, wide_dtype
 
 TENTHS = tuple(i / 10 for i in range(11))
 

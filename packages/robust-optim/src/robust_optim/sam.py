@@ -140,8 +140,8 @@ class SAM(TwoPass):
         for parameter in parameters:
             self.directions.setdefault(parameter, torch.zeros_like(parameter, requires_grad=False))
         if self.scaler is not None:
-            one = torch.ones((), device=gradients[0].device)
-            gradients = scaled(gradients, 1 / self.scaler.scale(one), [1.0] * len(gradients))
+            unit = 1 / self.scaler.scale(torch.ones((), device=gradients[0].device))
+            gradients = [gradient * unit.to(gradient.device) for gradient in gradients]
         old = [self.directions[parameter] for parameter in parameters]
         means = torch._foreach_lerp(old, gradients, 1 - self.decay)
         self._pending = dict(zip(parameters, means, strict=True))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robust_optim.state_dicts import State, check_state, differences, is_mixable, wide_dtype
 from robust_optim.held_out import HeldOutAccuracy, measure
+from robust_optim.state_dicts import State, check_state, differences, is_mixable, wide_dtype
 
 Ingredient = State | Callable[[], State]
 """A state dict, or a function without arguments that loads one, so that not all models need be in memory at once."""

@@ -308,7 +308,7 @@ class TwoPass(Wrapper, ABC):
         self.base.zero_grad(set_to_none=True)
 
     def _closures(self, closure: Closure | Sequence[Closure] | None) -> list[Closure]:
-        closures = [closure] if callable(closure) else list(closure or ())
+        closures = list(closure) if isinstance(closure, Sequence) else [closure] if callable(closure) else []
         if not closures or not all(callable(one) for one in closures):
             raise TypeError(
                 f"{self._name} needs two passes: optimizer.step(closure), where the closure clears the gradients, runs "
