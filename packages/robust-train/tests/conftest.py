@@ -40,7 +40,7 @@ def tiny():
             "epochs": 3,
             "batch_size": 256,
             "model.drop_rate": 0.2,
-            "average": {"decay": 0.9, "warmup": True},
+            "average": {"decay": 0.9, "warmup": "power", "start": 0},
             "clip": 1.0,
             "evaluation.every": 2,
             "evaluation.steps": 2,

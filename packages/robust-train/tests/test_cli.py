@@ -82,7 +82,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(run, t
             "--out",
             tmp_path,
         )
-    assert seen[1] == recipes.load("digits-pgd").replace(clip=1.5, average={"decay": 0.9, "warmup": True})
+    assert seen[1] == recipes.load("digits-pgd").replace(
+        clip=1.5, average={"decay": 0.9, "warmup": "power", "start": 0}
+    )
     with pytest.raises(ZeroDivisionError):
         run(
             "run",

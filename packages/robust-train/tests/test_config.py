@@ -31,7 +31,7 @@ def test_yaml_round_trip(recipe):
     changed = recipe.replace(
         data=FOLDER,
         clip=1 / 3,
-        average={"decay": 0.999, "warmup": False},
+        average={"decay": 0.999, "warmup": "none", "start": 0},
         schedule={"name": "steps", "milestones": [1, 2.5], "factor": 0.1},
     )
     assert Recipe.from_yaml(changed.to_yaml()) == changed
@@ -64,7 +64,7 @@ def test_a_section_can_come_and_go(recipe):
         **{"attack": None, "objective.name": "standard", "evaluation.eps": 0.1, "evaluation.norm": "L2"}
     )
     assert standard.attack is None
-    averaged = recipe.replace(**{"average.decay": 0.9, "average.warmup": True})
+    averaged = recipe.replace(**{"average.decay": 0.9, "average.warmup": "ratio", "average.start": 0})
     assert averaged.average.decay == 0.9
     assert averaged.replace(average=None) == recipe
 
@@ -83,7 +83,7 @@ def test_typed_values_are_as_good_as_plain_ones(recipe):
         warmup_epochs=0,
         warmup_per="epoch",
     )
-    changed = recipe.replace(attack=attack, average=AverageSettings(decay=0.9, warmup=False))
+    changed = recipe.replace(attack=attack, average=AverageSettings(decay=0.9, warmup="none", start=0.0))
     assert changed.attack == attack
     assert changed.replace(**{"attack.steps": 3}).attack == dataclasses.replace(attack, steps=3)
     assert recipe.replace(**{"optimizer.betas": (0.8, 0.9)}).optimizer.betas == (0.8, 0.9)
@@ -94,7 +94,7 @@ def test_typed_values_are_as_good_as_plain_ones(recipe):
     [
         ({"epochs": "3"}, r"epochs must be a whole number, got '3' \(str\)"),
         ({"clip": "1/2"}, r"clip must be 0\.5, got '1/2'"),
-        ({"average": {"decay": 0.9, "warmup": False}}, r"average must be AverageSettings\("),
+        ({"average": {"decay": 0.9, "warmup": "none", "start": 0}}, r"average must be AverageSettings\("),
         ({"attack": 3}, "attack must be a section"),
         ({"select": "first"}, "select must be one of last, best"),
     ],
@@ -184,7 +184,7 @@ def test_numbers_may_be_fractions_and_what_yaml_takes_for_text(text, eps, recipe
         ({"optimizer.name": "adahessian"}, "optimizer.name 'adahessian' needs second derivatives"),
         ({"schedule": {"name": "steps", "milestones": [], "factor": 0.1}}, "at least one"),
         ({"schedule": {"name": "steps", "milestones": [1], "factor": 1}}, r"schedule\.factor must lie in \(0, 1\)"),
-        ({"average": {"decay": 1, "warmup": True}}, r"average\.decay must lie in \(0, 1\)"),
+        ({"average": {"decay": 1, "warmup": "power", "start": 0}}, r"average\.decay must lie in \(0, 1\)"),
         ({"evaluation.every": 0}, "evaluation.every must be at least 1"),
         ({"evaluation.eps": 0.1}, "evaluation.norm and eps must be given both"),
         ({"evaluation.eps": 8, "evaluation.norm": "Linf"}, "evaluation.eps is in units of"),

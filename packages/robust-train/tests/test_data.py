@@ -19,7 +19,7 @@ def test_the_held_out_images_are_never_trained_on_and_come_from_the_training_set
     everything = digits("train").tensors[0]
     assert data.sizes == [1212, 135]
     held_out = data.validation.tensors[0]
-    trained = torch.cat([images for epoch in range(3) for images, _ in data.batches(epoch)])
+    trained = torch.cat([images for epoch in range(3) for images, _, _ in data.batches(epoch)])
     duplicates = len(everything) - len(rows(everything))
     assert len(rows(trained) & rows(held_out)) <= duplicates
     assert rows(trained) | rows(held_out) == rows(everything)
@@ -34,7 +34,7 @@ def test_the_held_out_images_depend_on_the_seed_alone(tiny):
 
 def test_every_epoch_has_every_image_once_in_an_order_of_its_own(tiny):
     data = load_data(tiny)
-    epochs = [torch.cat([images for images, _ in data.batches(epoch)]) for epoch in (0, 0, 1)]
+    epochs = [torch.cat([images for images, _, _ in data.batches(epoch)]) for epoch in (0, 0, 1)]
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
     assert torch.equal(epochs[0].flatten(1).sum(1).sort().values, epochs[2].flatten(1).sum(1).sort().values)
@@ -44,7 +44,7 @@ def test_an_epoch_can_be_entered_in_its_middle(tiny, folder_recipe, pictures):
     for data in (load_data(tiny), load_data(folder_recipe, pictures)):
         whole = list(data.batches(1))
         assert len(whole) == data.updates
-        for (images, labels), (expected, expected_labels) in zip(data.batches(1, skip=1), whole[1:], strict=True):
+        for (images, labels, _), (expected, expected_labels, _) in zip(data.batches(1, skip=1), whole[1:], strict=True):
             assert torch.equal(images, expected)
             assert torch.equal(labels, expected_labels)
 
@@ -52,9 +52,9 @@ def test_an_epoch_can_be_entered_in_its_middle(tiny, folder_recipe, pictures):
 def test_the_last_batch_is_smaller_or_left_out(tiny):
     data = load_data(tiny)
     assert data.updates == 5
-    assert [len(images) for images, _ in data.batches(0)] == [256, 256, 256, 256, 188]
+    assert [len(images) for images, _, _ in data.batches(0)] == [256, 256, 256, 256, 188]
     without = load_data(tiny.replace(**{"data.drop_last": True}))
-    assert [len(images) for images, _ in without.batches(0)] == [256] * 4
+    assert [len(images) for images, _, _ in without.batches(0)] == [256] * 4
     assert without.updates == 4
 
 
@@ -62,13 +62,13 @@ def test_a_folder_gives_augmented_pixels_in_the_unit_box(folder_recipe, pictures
     data = load_data(folder_recipe, pictures)
     assert data.sizes == [9, 3]
     first, again, later = ([*data.batches(epoch)] for epoch in (0, 0, 1))
-    images = torch.cat([batch for batch, _ in first])
+    images = torch.cat([batch for batch, _, _ in first])
     assert images.shape == (9, 3, 8, 8)
     assert images.min() >= 0
     assert images.max() <= 1
-    assert torch.equal(images, torch.cat([batch for batch, _ in again]))
-    assert not rows(images) & rows(torch.cat([batch for batch, _ in later]))
-    assert {label for _, labels in first for label in labels.tolist()} == {0, 1}
+    assert torch.equal(images, torch.cat([batch for batch, _, _ in again]))
+    assert not rows(images) & rows(torch.cat([batch for batch, _, _ in later]))
+    assert {label for _, labels, _ in first for label in labels.tolist()} == {0, 1}
 
 
 def test_a_folder_without_augmentation_gives_exactly_its_pixels(tiny, folder_recipe, tmp_path):
@@ -87,7 +87,7 @@ def test_a_folder_without_augmentation_gives_exactly_its_pixels(tiny, folder_rec
 
 def test_the_number_of_workers_changes_nothing(folder_recipe, pictures):
     alone, helped = (load_data(folder_recipe, pictures, workers=workers) for workers in (0, 2))
-    for (images, labels), (expected, expected_labels) in zip(helped.batches(0), alone.batches(0), strict=True):
+    for (images, labels, _), (expected, expected_labels, _) in zip(helped.batches(0), alone.batches(0), strict=True):
         assert torch.equal(images, expected)
         assert torch.equal(labels, expected_labels)
 

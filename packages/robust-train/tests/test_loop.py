@@ -75,7 +75,7 @@ def test_the_loop_is_the_formula(tiny, tmp_path):
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
     data, update = load_data(recipe), 0
     for epoch in range(2):
-        for images, labels in data.batches(epoch):
+        for images, labels, _ in data.batches(epoch):
             random = ImageRandom(derive(0, "attack", update), torch.arange(len(images)))
             noise = (2 * random.uniform("fgsm/start", (1, 8, 8)).double() - 1) * 0.15
             start = (images + noise).clamp(0, 1).float().requires_grad_()

@@ -5,7 +5,19 @@ from typing import Any
 
 import torch
 from robust_models import create_model, load_weights
-from robust_optim import AWP, ESAM, GSAM, SAM, LookSAM, TwoPass, frozen_batch_norm
+from robust_optim import (
+    AWP,
+    ESAM,
+    GSAM,
+    SAM,
+    LookSAM,
+    PowerWarmUp,
+    RatioWarmUp,
+    TwoPass,
+    WeightAverage,
+    frozen_batch_norm,
+)
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
@@ -13,6 +25,8 @@ from torch.optim import Optimizer
 from robust_train._fields import plain
 from robust_train.config import Recipe
 from robust_train.errors import SetupError
+from robust_train.objectives import Context, Objective
+from robust_train.perturb import build_attack
 from robust_train.settings import AWPSettings
 
 _WRAPPERS: dict[str, type[TwoPass]] = {"sam": SAM, "gsam": GSAM, "esam": ESAM, "looksam": LookSAM, "awp": AWP}
@@ -38,6 +52,11 @@ def build_model(recipe: Recipe) -> nn.Module:
             load_weights(model, settings.weights)
     except ValueError as error:
         raise SetupError(str(error)) from error
+    if settings.grad_checkpointing:
+        switch = getattr(model, "set_grad_checkpointing", None)
+        if switch is None:
+            raise SetupError(f"the model {settings.name} cannot: set model.grad_checkpointing to false")
+        switch(True)
     return model
 
 
@@ -124,3 +143,40 @@ def wrap_optimizer(
         return _WRAPPERS[settings.name](base, **own, **common)
     except (TypeError, ValueError) as error:
         raise SetupError(f"sharpness.name {settings.name!r} cannot be used here: {error}") from error
+
+
+def build_average(recipe: Recipe, model: nn.Module, updates: int) -> WeightAverage | None:
+    """The average of the weights that the recipe asks for, over a run of so many updates."""
+    settings = recipe.average
+    if settings is None:
+        return None
+    decay: float | RatioWarmUp | PowerWarmUp = settings.decay
+    if settings.warmup != "none":
+        decay = {"ratio": RatioWarmUp, "power": PowerWarmUp}[settings.warmup](settings.decay)
+    return WeightAverage(model, decay=decay, start=round(settings.start * updates))
+
+
+def place_model(recipe: Recipe, model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on its device, as the recipe wants it there."""
+    if recipe.sync_batch_norm and device.type == "cuda":
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    model = model.to(device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if recipe.compile:
+        model.compile()
+    return model
+
+
+def build_objective(recipe: Recipe, shape: tuple[int, int, int], precision: torch.dtype | None) -> Objective:
+    """The objective for images of this shape (channels, height, width), trained in this mixed precision."""
+    attack = recipe.attack
+    return recipe.objective.build(
+        Context(
+            attack=build_attack(attack) if attack else None,
+            batch_norm=attack.batch_norm if attack else "eval",
+            precision=precision if attack and attack.autocast else None,
+            shape=shape,
+            classes=recipe.model.num_classes,
+        )
+    )

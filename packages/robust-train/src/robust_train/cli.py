@@ -23,9 +23,10 @@ from robust_train import recipes
 from robust_train._fields import RecipeError, hints, variants
 from robust_train.checkpoint import CheckpointWarning
 from robust_train.config import Recipe, read_yaml
+from robust_train.diverged import Diverged
 from robust_train.errors import SetupError
 from robust_train.interrupt import Interrupted
-from robust_train.loop import Diverged, Report, train
+from robust_train.loop import Report, train
 
 # Errors that whoever types the command can mend: one line on the standard error stream. Others keep their traceback.
 _USER_ERRORS = (SetupError, OSError, Diverged)

@@ -44,6 +44,10 @@ class Recipe:
         batch_size: images per update.
         accumulate: parts of a batch that are passed through the model one after the other, to save memory.
         precision: "float32", or automatic mixed precision with "bf16" or "fp16" (the latter with loss scaling).
+        channels_last: keep images and convolutions in the memory layout that is faster for most networks.
+        compile: compile the model with torch.compile.
+        sync_batch_norm: let batch norms see the whole batch of several GPUs; otherwise each sees its own, and running
+            statistics are averaged at the end of an epoch.
         clip: highest norm of the gradient; None for no clipping.
         average: averaging of the weights; None for none.
         evaluation: of the held-out images.
@@ -68,6 +72,9 @@ class Recipe:
     batch_size: int
     accumulate: int
     precision: Literal["float32", "bf16", "fp16"]
+    channels_last: bool
+    compile: bool
+    sync_batch_norm: bool
     clip: float | None
     average: AverageSettings | None
     evaluation: EvaluationSettings

@@ -17,8 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from robust_train.config import Recipe
 from robust_train.errors import SetupError
+from robust_train.processes import Processes
 from robust_train.seeds import derive, permutation
 from robust_train.settings import DigitsData, FolderData
+
+ALONE = Processes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,26 @@ class TrainingData:
         """Images in the smallest batch of an epoch."""
         return self.batch_size if self.drop_last else self.sizes[0] % self.batch_size or self.batch_size
 
-    def batches(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (N, C, H, W) in [0, 1] and labels (N,) of an epoch, without its first `skip` batches."""
+    def size_of(self, update: int) -> int:
+        """Images in the batch of an update, over all processes."""
+        last = (update + 1) % self.updates == 0
+        return self.smallest_batch if last else self.batch_size
+
+    def batches(
+        self, epoch: int, skip: int = 0, processes: Processes = ALONE
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """An epoch, without its first `skip` batches; of every batch the part of this process.
+
+        Yields:
+            Images (N, C, H, W) in [0, 1], labels (N,), and the images' places in the whole batch (N,).
+        """
         order = permutation(self.sizes[0], derive(self.seed, "order", epoch))
-        parts = list(torch.split(order, self.batch_size))[: self.updates][skip:]
+        batches = list(torch.split(order, self.batch_size))[: self.updates][skip:]
+        parts = [processes.part(batch) for batch in batches]
+        places = [processes.part(torch.arange(len(batch))) for batch in batches]
         if isinstance(self.training, TensorDataset):
-            for indices in parts:
-                yield self.training[indices]
+            for indices, place in zip(parts, places, strict=True):
+                yield (*self.training[indices], place)
             return
         loader: DataLoader[Any] = DataLoader(
             _Seeded(self.training, derive(self.seed, "augment", epoch)),
@@ -76,7 +92,8 @@ class TrainingData:
             generator=torch.Generator().manual_seed(0),  # or else it draws from the global one
             pin_memory=torch.cuda.is_available(),
         )
-        yield from loader
+        for (images, labels), place in zip(loader, places, strict=True):
+            yield images, labels, place
 
 
 def load_data(recipe: Recipe, root: str | os.PathLike[str] | None = None, workers: int = 0) -> TrainingData:

@@ -6,27 +6,32 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from robust_attacks import ImageRandom
-from robust_models import save_weights
-from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import nn
 
 from robust_train import checkpoint
-from robust_train.build import build_model, build_optimizer, check_model, wrap_optimizer
+from robust_train.build import (
+    build_average,
+    build_model,
+    build_objective,
+    build_optimizer,
+    check_model,
+    place_model,
+    wrap_optimizer,
+)
 from robust_train.checkpoint import ResumeError
 from robust_train.config import Recipe
 from robust_train.data import load_data
-from robust_train.device import choose_device
+from robust_train.device import choose_device, send
+from robust_train.diverged import diverged
 from robust_train.evaluation import evaluate_held_out
 from robust_train.interrupt import Interrupted, watch_interrupts
-from robust_train.objectives import Context
 from robust_train.origin import check_origin, describe_origin
-from robust_train.perturb import build_attack
+from robust_train.processes import join
 from robust_train.progress import show
-from robust_train.run_folder import Record, RunFolder, open_run
+from robust_train.run_folder import Record, open_run
 from robust_train.schedule import factor, set_learning_rate, strength
 from robust_train.seeds import derive, own_random_state, seed_torch
 from robust_train.state import State
@@ -36,10 +41,6 @@ from robust_train.window import Window
 logger = logging.getLogger("robust_train")
 
 _PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Diverged(RuntimeError):  # noqa: N818 - reads as what happened
-    """The loss, a weight or the logits are no longer numbers; the checkpoints from before are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,100 +97,118 @@ def train(
             weights.
         Interrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    run = open_run(out)
     place = choose_device(device)
-    split = load_data(recipe, data, workers)
-    origin = describe_origin(recipe, split.fingerprint, place)
-    precision = _PRECISIONS[recipe.precision]
-    objective = recipe.objective.build(_context(recipe, split.shape, precision))
-    updates = recipe.epochs * split.updates
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(join(place))
+        run = open_run(out, writes=processes.first)
+        split = load_data(recipe, data, workers)
+        origin = describe_origin(recipe, split.fingerprint, place, processes.size)
+        precision = _PRECISIONS[recipe.precision]
+        objective = build_objective(recipe, split.shape, precision)
+        updates = recipe.epochs * split.updates
+        stack.enter_context(own_random_state(place))
+        interruption = stack.enter_context(watch_interrupts())
 
-    with own_random_state(place), watch_interrupts() as interruption, contextlib.ExitStack() as stack:
         seed_torch(derive(recipe.seed, "weights"), place)
-        model = build_model(recipe).to(place)
-        check_model(recipe, model, split.shape, split.smallest_batch)
-        module = Losses(model, objective)
+        model = build_model(recipe)
+        objective.convert(model)
+        model = place_model(recipe, model, place)
+        check_model(recipe, model, split.shape, split.smallest_batch // processes.size)
+        module = processes.wrap(Losses(model, objective))
         scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
         optimizer = wrap_optimizer(recipe, build_optimizer(recipe, model), module, scaler, split.updates)
-        average = recipe.average and ModelEmaV3(model, recipe.average.decay, use_warmup=recipe.average.warmup)
-        final = average.module if average else model  # what is evaluated, selected and exported
+        average = build_average(recipe, model, updates)
         state = State(parts={"model": model, "optimizer": optimizer, "scaler": scaler})
         if average:
-            state.parts["average"] = average.module
+            state.parts["average"] = average
 
         # Where an earlier start left off. All settings were found to work, so from here on there is a run.
         stack.enter_context(run.locked())
-        if found := checkpoint.newest(run.checkpoints):
+        if found := processes.from_first(checkpoint.newest(run.checkpoints) if processes.first else None):
             if not resume:
                 raise ResumeError(f"{run.path} already holds a run: choose another folder, or resume it")
-            check_origin(found[0], found[1]["origin"], origin)
-            state.restore(*found, place)
-            logger.info(f"{run.path} goes on after update {state.update} of {updates} ({found[0].name})")
+            path, saved = found
+            check_origin(path, saved["origin"], origin)
+            state.restore(path, saved, place)
+            objective.load_state_dict(saved["objectives"][processes.rank % len(saved["objectives"])])
+            logger.info(f"{run.path} goes on after update {state.update} of {updates} ({path.name})")
         run.describe(recipe, origin["versions"])
         run.keep(state.update, state.history)
         resumed, finished = state.update, len(state.history) == recipe.epochs
-        take = stack.enter_context(show(recipe.name, updates, state.update, progress))
+        take = stack.enter_context(show(recipe.name, updates, state.update, progress if processes.first else False))
 
         def check() -> None:
-            if not state.is_finite():
-                raise _diverged(run, state)
+            state.gather(processes)
+            if processes.agree(not state.is_finite()):
+                raise diverged(run, state)
 
         def save(kind: str) -> None:
             check()
-            checkpoint.save(run.checkpoints, kind, state.update, {**state.state_dict(), "origin": origin})
+            objectives = processes.gathered(objective.state_dict())
+            run.save(kind, state.update, {**state.state_dict(), "objectives": objectives, "origin": origin})
 
         def write(record: Record) -> None:
             run.append(record)
-            take(record)
+            if processes.first:
+                take(record)
 
         start = time.perf_counter()
         for epoch in range(len(state.history), recipe.epochs):
             model.train()
-            for images, labels in split.batches(epoch, skip=state.update - epoch * split.updates):
+            skip = state.update - epoch * split.updates
+            for images, labels, ids in split.batches(epoch, skip, processes):
                 # Every update has its own seed, so nothing depends on what was drawn before.
                 lr = recipe.optimizer.lr * factor(recipe.schedule, state.update, updates, split.updates)
                 set_learning_rate(optimizer, lr)
-                seed_torch(derive(recipe.seed, "update", state.update), place)
+                own = () if processes.first else (processes.rank,)
+                seed_torch(derive(recipe.seed, "update", state.update, *own), place)
                 seed = derive(recipe.seed, "attack", state.update)
-                images, labels = images.to(place, non_blocking=True), labels.to(place, non_blocking=True)
-                ids = torch.arange(len(images), device=place)
                 weak = strength(recipe.attack, state.update, split.updates)
+                batch = send((images, labels, ids), place, recipe.channels_last)
 
-                for _ in range(objective.replays):
+                for replay in range(objective.replays):
                     parts = []
-                    for x, y, own in zip(
-                        *(whole.chunk(recipe.accumulate) for whole in (images, labels, ids)), strict=True
-                    ):
-                        x_new = objective.perturb(model, x, y, ImageRandom(seed, own), strength=weak)
-                        parts.append((x, x_new, y))
-                    passes = Passes(module=module, optimizer=optimizer, scaler=scaler, precision=precision, parts=parts)
+                    for x, y, i in zip(*(whole.chunk(recipe.accumulate) for whole in batch), strict=True):
+                        random = ImageRandom(derive(seed, replay) if replay else seed, i)
+                        parts.append((x, objective.perturb(model, x, y, random, strength=weak), y))
+                    passes = Passes(
+                        module=module,
+                        optimizer=optimizer,
+                        scaler=scaler,
+                        precision=precision,
+                        parts=parts,
+                        images=split.size_of(state.update) / processes.size,
+                    )
                     passes.step(recipe.clip)
                     objective.learn(parts)
-                metrics = passes.metrics
-                state.add(metrics, len(images))
+                state.add(passes.metrics, len(images))
                 if average:
-                    average.update(model, step=state.update)
+                    average.update()
 
                 end_of_epoch = state.update == (epoch + 1) * split.updates
                 if state.update % recipe.log_every == 0 or end_of_epoch:
                     check()
                     write(_window_record(epoch, state, lr, start))
                     state.window, start = Window(), time.perf_counter()
-                if interruption.requested or (state.update % recipe.checkpoint_every == 0 and not end_of_epoch):
+                stop = processes.agree(interruption.requested)
+                if stop or (state.update % recipe.checkpoint_every == 0 and not end_of_epoch):
                     save("last")
-                    checkpoint.prune(run.checkpoints)
-                if interruption.requested:  # at the end of an epoch, its evaluation is done when the run goes on
+                    run.prune()
+                if stop:  # at the end of an epoch, its evaluation is done when the run goes on
                     done = f"stopped after update {state.update} of {updates}"
                     raise Interrupted(f"{done}; the same call goes on from there ({run.path})")
 
+            processes.average_statistics(model)
             record: Record = {"kind": "epoch", "epoch": epoch, "update": state.update, **state.whole.means()}
             if (epoch + 1) % recipe.evaluation.every == 0 or epoch + 1 == recipe.epochs:
                 try:
-                    record |= evaluate_held_out(final, recipe, split)
+                    with average.applied() if average else contextlib.nullcontext():
+                        record |= evaluate_held_out(model, recipe, split, processes)
                 except FloatingPointError as error:
-                    raise _diverged(run, state) from error
+                    raise diverged(run, state) from error
                 if not state.best or record["robust"] > state.best["robust"]:
                     state.best = {name: record[name] for name in ("epoch", "update", "clean", "robust")}
+            record = processes.from_first(record)
             write(record)
             state.history.append(record)
             state.whole = Window()
@@ -197,28 +216,22 @@ def train(
             if state.best.get("update") == state.update:
                 save("best")
             save("last")
-            checkpoint.prune(run.checkpoints)  # an older best goes after both are written
+            run.prune()  # an older best goes after both are written
             start = time.perf_counter()
 
         if finished:
             logger.info(f"the run in {run.path} was finished already: nothing is left to do")
         if recipe.select == "best":
-            final.load_state_dict(_best(run, state)["average" if average else "model"])
-        save_weights(final, run.weights)
+            best = processes.from_first(run.best(state.best["update"]) if processes.first else None)
+            model.load_state_dict(best["model"])
+            if average:
+                average.load_state_dict(best["average"])
+        if average:
+            model.load_state_dict(average.model_state_dict())
+        run.export(model)
     history = tuple(state.history)
     return Report(
-        model=final.eval(), history=history, best=state.best, folder=run.path, weights=run.weights, resumed=resumed
-    )
-
-
-def _context(recipe: Recipe, shape: tuple[int, int, int], precision: torch.dtype | None) -> Context:
-    attack = recipe.attack
-    return Context(
-        attack=build_attack(attack) if attack else None,
-        batch_norm=attack.batch_norm if attack else "eval",
-        precision=precision if attack and attack.autocast else None,
-        shape=shape,
-        classes=recipe.model.num_classes,
+        model=model.eval(), history=history, best=state.best, folder=run.path, weights=run.weights, resumed=resumed
     )
 
 
@@ -226,25 +239,3 @@ def _window_record(epoch: int, state: State, lr: float, start: float) -> Record:
     seconds = time.perf_counter() - start
     speed = {"seconds": seconds, "images_per_second": state.window.images / seconds}
     return {"kind": "window", "epoch": epoch, "update": state.update, "lr": lr, **state.window.means(), **speed}
-
-
-def _diverged(run: RunFolder, state: State) -> Diverged:
-    kept = checkpoint.listed(run.checkpoints)
-    last = f"the last checkpoint with finite weights is {kept[-1]}" if kept else "no checkpoint was written yet"
-    means = ", ".join(f"{name} {value:.4g}" for name, value in state.window.means().items())
-    return Diverged(
-        f"the loss, a weight or the logits became NaN or infinite in the updates up to {state.update}"
-        f"{f' ({means})' if means else ''}; {last}. "
-        "Lower optimizer.lr, set clip, or use bf16 instead of fp16, in a new folder"
-    )
-
-
-def _best(run: RunFolder, state: State) -> dict[str, Any]:
-    """The checkpoint of the best evaluation, never another one."""
-    update = state.best["update"]
-    if found := checkpoint.of_update(run.checkpoints, update):
-        return found[1]
-    raise ResumeError(
-        f"the best checkpoint, {run.checkpoints / f'best-{update:08d}-*.pt'}, is missing or damaged and nothing is "
-        "exported: the last weights are whole but not the best; train in a new folder to have the best ones again"
-    )

@@ -19,12 +19,14 @@ logger = logging.getLogger("robust_train")
 _FREE = {"name", "source", "expected", "checkpoint_every", "evaluation.batch_size"}
 
 # Without these being equal, the same operations may round differently.
-_DECISIVE = ("torch", "device", "threads")
+_DECISIVE = ("torch", "device", "threads", "processes")
 
 
-def describe_origin(recipe: Recipe, data: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def describe_origin(
+    recipe: Recipe, data: Mapping[str, Any], device: torch.device, processes: int = 1
+) -> dict[str, Any]:
     """Plain values: the `recipe`, the `data` (their fingerprint), and the `versions` of what computes."""
-    return {"recipe": plain(recipe), "data": dict(data), "versions": _versions(device)}
+    return {"recipe": plain(recipe), "data": dict(data), "versions": _versions(device, processes)}
 
 
 def check_origin(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -53,7 +55,7 @@ def _was(name: str, old: Any, new: Any) -> str:
     return f"{name} was {old!r} and is now {new!r}"
 
 
-def _versions(device: torch.device) -> dict[str, str]:
+def _versions(device: torch.device, processes: int) -> dict[str, str]:
     packages = ["torch", "timm", *(f"robust-{name}" for name in ("attacks", "bench", "models", "optim", "train"))]
     found = {name: importlib.metadata.version(name) for name in packages}
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -62,4 +64,5 @@ def _versions(device: torch.device) -> dict[str, str]:
         **found,
         "device": f"{device.type} ({kind})",
         "threads": str(torch.get_num_threads()),
+        "processes": str(processes),
     }

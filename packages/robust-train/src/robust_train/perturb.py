@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,13 +21,17 @@ _THREATS: dict[str, type[Linf] | type[L2] | type[L1]] = {"Linf": Linf, "L2": L2,
 
 @dataclass(frozen=True)
 class Strength:
-    """How much of an attack is used, for a warm-up: shares of its radius and of its step, in [0, 1]."""
+    """How much of an attack is used, for a warm-up: shares of its radius and of its step, in [0, 1].
+
+    A step that an attack has not been given, but derives from its radius, goes with the radius.
+    """
 
     radius: float = 1.0
     step: float = 1.0
 
 
 FULL = Strength()
+_LEAST_STEP = torch.finfo(torch.float32).tiny  # for none at all, which attacks refuse
 
 
 class Attack(Protocol):
@@ -123,6 +128,7 @@ def perturb(
     precision: torch.dtype | None = None,
     loss: Loss | None = None,
     strength: Strength = FULL,
+    exact_passes: int = 0,
 ) -> Tensor:
     """Make the adversarial images of one training step; no gradient reaches the weights.
 
@@ -141,31 +147,35 @@ def perturb(
         precision: dtype of automatic mixed precision in the attack's passes; None computes in the dtype of the weights.
         loss: what the attack increases instead of its own loss.
         strength: shares of the attack's radius and step; at radius 0 the images come back as they are.
+        exact_passes: how many of the attack's passes, from the first, are in the dtype of the weights in spite of
+            `precision`.
     """
     if strength.radius == 0:
         return images
     if strength != FULL:
-        attack = _weakened(attack, strength)
+        attack = weakened(attack, strength)
     if labels.is_floating_point():
         loss, labels = loss or _soft_cross_entropy(labels), labels.argmax(1)
     if loss is not None:
         attack = dataclasses.replace(attack, loss=loss)  # type: ignore[type-var]
     device = images.device.type
+    passes = itertools.count()
 
     def logits(candidates: Tensor) -> Tensor:
-        with torch.autocast(device, precision, enabled=precision is not None):
+        mixed = precision is not None and next(passes) >= exact_passes
+        with torch.autocast(device, precision, enabled=mixed):
             output: Tensor = model(candidates)
-        return output if precision is None else output.float()
+        return output.float() if mixed else output
 
     with attack_mode(model, batch_norm):
         return attack(logits, images, labels, random=random)  # type: ignore[arg-type]
 
 
-def _weakened(attack: Any, strength: Strength) -> Any:
-    """The attack with a smaller radius, and with a smaller step if it has been given one."""
+def weakened(attack: Any, strength: Strength) -> Any:
+    """The attack with a smaller radius, and with a smaller step if it has been given one; see `Strength`."""
     changes = {"threat": dataclasses.replace(attack.threat, eps=attack.threat.eps * strength.radius)}
     if attack.step_size is not None:
-        changes["step_size"] = attack.step_size * strength.step
+        changes["step_size"] = max(attack.step_size * strength.step, _LEAST_STEP)
     return dataclasses.replace(attack, **changes)
 
 

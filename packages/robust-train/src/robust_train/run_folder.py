@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from robust_bench.files import write_durably
+from robust_models import save_weights
+from torch import nn
 
+from robust_train import checkpoint
 from robust_train.checkpoint import ResumeError
 from robust_train.config import Recipe
 
@@ -115,6 +118,31 @@ class RunFolder:
         if history:
             self.write_summary(history)
 
+    def save(self, kind: str, update: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, see `checkpoint.save`."""
+        checkpoint.save(self.checkpoints, kind, update, state)
+
+    def best(self, update: int) -> dict[str, Any]:
+        """The checkpoint of the best evaluation, after this update; never another one.
+
+        Raises:
+            ResumeError: if it is missing or damaged.
+        """
+        if found := checkpoint.of_update(self.checkpoints, update):
+            return found[1]
+        raise ResumeError(
+            f"the best checkpoint, {self.checkpoints / f'best-{update:08d}-*.pt'}, is missing or damaged and nothing "
+            "is exported: the last weights are whole but not the best; train in a new folder to have the best again"
+        )
+
+    def prune(self) -> None:
+        """Remove old checkpoints, see `checkpoint.prune`."""
+        checkpoint.prune(self.checkpoints)
+
+    def export(self, model: nn.Module) -> None:
+        """Write the weights for `robust_models.load_weights`."""
+        save_weights(model, self.weights)
+
     def write_summary(self, history: Sequence[Record]) -> None:
         """Write `summary.csv`: one line per epoch."""
         names = list(dict.fromkeys(name for record in history for name in record if name != "kind"))
@@ -125,13 +153,43 @@ class RunFolder:
         write_durably(self.path / "summary.csv", text.getvalue())
 
 
-def open_run(out: str | os.PathLike[str]) -> RunFolder:
-    """The folder `out` as one of a run; nothing is written yet.
+class Onlooker(RunFolder):
+    """The folder of a run for processes that only read there: the first one writes."""
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nothing: the first process holds the lock."""
+        yield
+
+    def describe(self, recipe: Recipe, versions: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def append(self, record: Record) -> None:
+        """Nothing."""
+
+    def keep(self, update: int, history: Sequence[Record]) -> None:
+        """Nothing."""
+
+    def write_summary(self, history: Sequence[Record]) -> None:
+        """Nothing."""
+
+    def save(self, kind: str, update: int, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def prune(self) -> None:
+        """Nothing."""
+
+    def export(self, model: nn.Module) -> None:
+        """Nothing."""
+
+
+def open_run(out: str | os.PathLike[str], *, writes: bool = True) -> RunFolder:
+    """The folder `out` as one of a run; nothing is written yet, and never by a process that does not write.
 
     Raises:
         NotADirectoryError: if it is a file.
     """
-    run = RunFolder(Path(out))
+    run = RunFolder(Path(out)) if writes else Onlooker(Path(out))
     if run.path.exists() and not run.path.is_dir():
         raise NotADirectoryError(f"{run.path} is a file: the run needs a folder of its own")
     return run

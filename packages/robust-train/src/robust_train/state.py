@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from robust_train import checkpoint
+from robust_train.processes import Processes
 from robust_train.run_folder import Record
 from robust_train.window import Window
 
@@ -38,6 +39,11 @@ class State:
         self.update += 1
         for sums in (self.window, self.whole):
             sums.add(metrics, images)
+
+    def gather(self, processes: Processes) -> None:
+        """Bring the sums of all processes to the first."""
+        for sums in (self.window, self.whole):
+            sums.gather(processes)
 
     def is_finite(self) -> bool:
         """Whether the sums and the weights are numbers."""

@@ -1,6 +1,7 @@
 """One update of the weights: the passes over a batch, and the optimizer's step."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -22,10 +23,14 @@ class Losses(nn.Module):
         objective: gives the losses.
     """
 
+    objective: Objective
+
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.model = model
-        self.objective = objective
+        self.__dict__["objective"] = (
+            objective  # not a part: its own weights, if it has some, are not trained with these
+        )
 
     def forward(self, images: Tensor, perturbed: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
         """The losses (N,) and the metrics, with their sum as `loss`."""
@@ -43,6 +48,8 @@ class Passes:
         scaler: of the loss.
         precision: dtype of automatic mixed precision, or None.
         parts: of the batch.
+        images: by which the sum of the losses is divided: those of the batch, or with several processes, whose
+            gradients are averaged, the batch's over the number of processes.
         metrics: of the first pass, at the weights before the step.
     """
 
@@ -51,18 +58,19 @@ class Passes:
     scaler: torch.amp.GradScaler
     precision: torch.dtype | None
     parts: Sequence[Part]
+    images: float
     metrics: Metrics = field(default_factory=dict)
 
     def closure(self) -> Tensor:
         """Clear the gradients, and run all parts forward and backward; the mean loss comes back."""
         self.optimizer.zero_grad(set_to_none=True)
-        images = sum(len(part[0]) for part in self.parts)
         total = torch.zeros((), device=self.parts[0][0].device)
         sums: Metrics = {}
         for part in self.parts:
-            losses, metrics = self._forward(part)
-            loss = losses.sum() / images
-            torch.autograd.backward(self.scaler.scale(loss))
+            with nullcontext() if part is self.parts[-1] else self._apart():
+                losses, metrics = self._forward(part)
+                loss = losses.sum() / self.images
+                torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
             sums = {name: sums[name] + value if sums else value for name, value in metrics.items()}
         self.metrics = self.metrics or sums
@@ -94,6 +102,13 @@ class Passes:
                 nn.utils.clip_grad_norm_(self.module.parameters(), clip)
             self.scaler.step(self.optimizer)
             self.scaler.update()
+
+    def _apart(self) -> AbstractContextManager[object]:
+        """Do not average gradients over the processes yet."""
+        if isinstance(self.module, nn.parallel.DistributedDataParallel):
+            context: AbstractContextManager[object] = self.module.no_sync()
+            return context
+        return nullcontext()
 
     def _forward(self, part: Part) -> tuple[Tensor, Metrics]:
         # Every pass opens its own autocast: inside one long autocast, weights that were changed would not be seen.

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from robust_train.processes import Processes
+
 
 class Window:
     """Sums of an objective's metrics over the updates since the last record; they lie on the device until read."""
@@ -23,11 +25,21 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """The means over the images so far."""
-        return {name: total.item() / self.images for name, total in self.sums.items()}
+        return {name: total.item() / max(self.images, 1) for name, total in self.sums.items()}
 
     def is_finite(self) -> bool:
         """Whether all sums are numbers."""
         return all(math.isfinite(total.item()) for total in self.sums.values())
+
+    def gather(self, processes: Processes) -> None:
+        """Bring the sums of all processes to the first; the others begin anew."""
+        if processes.size == 1:
+            return
+        names = sorted(self.sums)
+        *sums, images = processes.totals([*(self.sums[name].item() for name in names), self.images])
+        for name, total in zip(names, sums, strict=True):
+            self.sums[name] = torch.full_like(self.sums[name], total if processes.first else 0.0)
+        self.images = round(images) if processes.first else 0
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, to go into a checkpoint."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from robust_attacks import ImageRandom
@@ -51,7 +51,7 @@ class Objective(ABC):
         replays: how many updates in a row a batch is used for.
     """
 
-    replays: ClassVar[int] = 1
+    replays: int = 1
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, random: ImageRandom | None = None
@@ -82,6 +82,18 @@ class Objective(ABC):
     @abstractmethod
     def losses(self, model: nn.Module, images: Tensor, perturbed: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
         """The losses (N,), whose mean is minimised, and further metrics than that."""
+
+    def convert(self, model: nn.Module) -> None:
+        """Change the new model, before it moves to its device, into what the method trains; here nothing."""
+        del model
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method remembers from one update to the next, for a checkpoint; here nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        del state_dict
 
     def learn(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Learn from an update that was made with these images, perturbed images and labels; here nothing."""
@@ -127,6 +139,7 @@ class Adversarially(Objective):
         random: ImageRandom | None,
         strength: Strength,
         loss: Loss | None = None,
+        exact_passes: int = 0,
     ) -> Tensor:
         """Run the attack, against another loss than its own if one is given."""
         return perturb(
@@ -139,6 +152,7 @@ class Adversarially(Objective):
             precision=self.precision,
             loss=loss,
             strength=strength,
+            exact_passes=exact_passes,
         )
 
 

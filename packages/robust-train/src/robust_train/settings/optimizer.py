@@ -1,6 +1,7 @@
 """How the weights move."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from timm.optim import get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
@@ -55,15 +56,18 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AverageSettings:
-    """An exponential moving average of the weights (timm's `ModelEmaV3`): it is evaluated, selected and exported.
+    """An average of the weights, `robust_optim.WeightAverage`: it is evaluated, selected and exported.
 
     Args:
         decay: share of the old average that stays at each update, in (0, 1).
-        warmup: start with a smaller decay that rises with the updates.
+        warmup: "none"; "ratio", a decay of at most (1 + t) / (10 + t); or "power", as timm's.
+        start: share of all updates, in [0, 1), in which the average is a plain copy.
     """
 
     decay: float
-    warmup: bool
+    warmup: Literal["none", "ratio", "power"]
+    start: float
 
     def __post_init__(self) -> None:
         require(0 < self.decay < 1, f"decay must lie in (0, 1), got {self.decay}")
+        require(0 <= self.start < 1, f"start must be a share of all updates, in [0, 1), got {self.start}")

@@ -1,0 +1,98 @@
+"""The processes that train together, one per device, as torchrun starts them."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import distribute_bn  # type: ignore[attr-defined]
+from torch import Tensor, distributed, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all.
+
+    Attributes:
+        rank: its number, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def part(self, items: Tensor) -> Tensor:
+        """What this process has of a batch: every `size`-th item."""
+        return items[self.rank :: self.size]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over all processes; alone, the module itself.
+
+        Buffers are never sent: statistics of batch norms are those of the process until `average_statistics`.
+        """
+        if self.size == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+    def average_statistics(self, model: nn.Module) -> None:
+        """Average the running statistics of batch norms over all processes; all must ask."""
+        if self.size > 1:
+            distribute_bn(model, self.size, reduce=True)  # type: ignore[no-untyped-call]
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so; all must ask."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag))
+        distributed.all_reduce(votes, distributed.ReduceOp.MAX)
+        return bool(votes)
+
+    def from_first(self, value: Any) -> Any:
+        """The value that the first process has; all must ask."""
+        if self.size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes by rank; all must ask."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def totals(self, values: list[float]) -> list[float]:
+        """The sums over all processes; all must ask."""
+        if self.size == 1:
+            return values
+        sums = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(sums)
+        return sums.tolist()
+
+
+@contextlib.contextmanager
+def join(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun has started, or be alone; the group ends with the block.
+
+    Gradients travel by NCCL between GPUs and by Gloo between CPUs. A group that exists already is used and left.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
