@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 RANKS = 2
-PATIENCE = 60  # seconds that a rank waits for the other before it is a failure and not a hang
+PATIENCE = 120  # seconds that a rank waits for the other before it is a failure and not a hang
 RANK = os.environ.get("ROBUST_OPTIM_TEST_RANK")  # set in the processes that run the bodies of the tests
 PLACE = Path(os.environ.get("ROBUST_OPTIM_TEST_PLACE", "."))  # where the two meet and write down how the tests ended
 
