@@ -193,6 +193,26 @@ def test_the_projection_of_openai_is_transposed_and_has_no_bias():
     assert set(found) <= set(classifier.state_dict())
 
 
+def test_without_the_network_open_clip_is_not_asked_for_weights(monkeypatch, tmp_path):
+    asked = []
+    stub = SimpleNamespace(
+        create_model=lambda _name, pretrained: asked.append(pretrained) or Twin(), get_tokenizer=lambda _name: tokenizer
+    )
+    monkeypatch.setitem(sys.modules, "open_clip", stub)
+    monkeypatch.setenv("ROBUST_MODELS_OFFLINE", "1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(FileNotFoundError, match="open_clip may use it to get 'openai': give the path of a file, or"):
+        zero_shot_classifier("any", ["cat", "dog"], pretrained="openai")
+    assert asked == []
+    file = tmp_path / "weights.pt"
+    file.touch()
+    zero_shot_classifier("any", ["cat", "dog"], pretrained=str(file))
+    zero_shot_classifier("any", ["cat", "dog"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    zero_shot_classifier("any", ["cat", "dog"], pretrained="openai")
+    assert asked == [str(file), None, "openai"]
+
+
 def test_create_model_does_not_know_it_by_name():
     with pytest.raises(ValueError, match="no model is called"):
         create_model("clip_classifier")

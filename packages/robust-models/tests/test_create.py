@@ -3,9 +3,11 @@
 import socket
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from robust_models import NormalizedModel, create_model, get_normalization
+from timm.layers.drop import DropPath
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +86,101 @@ def test_rates_sizes_and_further_arguments_reach_the_model():
         ("resnet18", {"model_args": {"colour": 1}}, "does not take colour"),
         ("resnet18", {"model_args": {"num_classes": 1}, "num_classes": 2}, "give it once"),
         ("resnet18", {"drop_rate": 1.5}, r"drop_rate must lie in \[0, 1\), got 1.5"),
-        ("small_cnn_8", {"pretrained": True}, "no pre-trained weights exist"),
+        ("resnet18", {"drop_path_rate": -0.1}, r"drop_path_rate must lie in \[0, 1\), got -0.1"),
+        ("vgg11", {"drop_path_rate": 0.1}, "vgg11 does not take drop_path_rate: leave it out"),
     ],
 )
 def test_says_what_is_wrong_with_a_request(name, options, message):
     with pytest.raises(ValueError, match=message):
         create_model(name, **options)
+
+
+def rates_of_paths(model):
+    return [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+
+
+def test_a_rate_of_0_is_0_and_none_the_models_own():
+    small = {"img_size": 32, "model_args": {"depths": (2,), "dims": (16,)}}
+    own = create_model("gfnet_base", **small)  # published with stochastic depth
+    assert rates_of_paths(own)[-1] == pytest.approx(0.25)
+    none = create_model("gfnet_base", drop_path_rate=0.0, **small)
+    assert not any(rates_of_paths(none))
+
+
+def test_models_without_a_rate_have_the_rate_0():
+    assert create_model("small_cnn_8", drop_path_rate=0.0, drop_rate=0.1).unwrap().drop_rate == 0.1
+    assert create_model("legacy_seresnet18", drop_path_rate=0.0, num_classes=2).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "small_cnn_8",
+            "weights exist for small_cnn_8 in timm, or in the zoo: load_weights takes a file",
+        ),
+        ("gfnet_h_tiny", r'in timm, but in the zoo: use pretrained\("gfnet/gfnet_h_tiny"\)$'),
+        ("rvt_small_plus", r'in the zoo: use pretrained\(".*"\), .*, pretrained\(".*"\) or one of 2 more$'),
+        ("wrn_34_15", r'in the zoo: use pretrained\("[^"]*Sridhar2021Robust_34_15"\)$'),
+        ("wrn_106_16_dm_silu", r'in the zoo: use pretrained\("[^"]*"\)$'),
+        ("wrn_106_16_dm", "or in the zoo"),
+        ("preact_resnet18_dm_silu", r'use (pretrained\("[^"]*"\)(, )?){3}$'),
+    ],
+)
+def test_weights_that_timm_lacks_are_named_where_the_zoo_has_them(name, message, monkeypatch):
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda tensor, **_: tensor)  # large networks, not used
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        create_model(name, pretrained=True)
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """Empty caches of the Hugging Face hub and of torch.hub, and no network by our own setting."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("ROBUST_MODELS_OFFLINE", "1")
+    return tmp_path
+
+
+def put(folder, commit="1" * 40):
+    """A folder of a repository of the hub, as its library lays it out."""
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    return folder / "snapshots" / commit
+
+
+def test_without_the_network_weights_come_from_the_cache_of_the_hub(caches):
+    """Also of a model for which timm knows a file in another layout, too."""
+    tagged = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    with pytest.raises(FileNotFoundError, match=f"weights of {tagged} are not in timm's cache"):
+        create_model(tagged, pretrained=True)
+    torch.manual_seed(1)
+    published = timm.create_model("vit_tiny_patch16_224").state_dict()
+    snapshot = put(caches / "hub" / f"models--timm--{tagged}")
+    safetensors.torch.save_file(published, snapshot / "model.safetensors")
+    for name in ("vit_tiny_patch16_224", tagged):
+        model = create_model(name, pretrained=True).unwrap()
+        assert all(torch.equal(model.state_dict()[key], value) for key, value in published.items())
+
+
+def test_without_the_network_weights_come_from_the_cache_of_torch(caches):
+    with pytest.raises(FileNotFoundError, match="are not in timm's cache"):
+        create_model("legacy_seresnet18", pretrained=True)
+    torch.manual_seed(1)
+    published = timm.create_model("legacy_seresnet18").state_dict()
+    torch.save(published, caches / "torch" / "hub" / "checkpoints" / "seresnet18-4bb0ce65.pth")
+    model = create_model("legacy_seresnet18", pretrained=True).unwrap()
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in published.items())
+
+
+def test_without_the_network_nothing_is_asked_of_the_hub(caches):
+    with pytest.raises(FileNotFoundError, match="weights of hf-hub:somebody/something are not in timm's cache"):
+        create_model("hf-hub:somebody/something", pretrained=True)
+    assert create_model("test_vit").num_classes == 1000
+    with pytest.raises(ValueError, match="no pre-trained weights exist for small_cnn_8"):
+        create_model("small_cnn_8", pretrained=True)
 
 
 def test_an_error_inside_of_a_constructor_is_not_hidden():

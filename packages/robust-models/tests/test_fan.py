@@ -192,7 +192,7 @@ def test_takes_any_size_that_its_patches_fill(name):
     assert model.forward_features(rand(1, 3, 96, 32)).shape == (1, 13, 192)
     model.set_input_size((96, 32))
     assert get_model_input_config(model)["input_size"] == (3, 96, 32)
-    with pytest.raises(ValueError, match="multiples of 16 pixels, got 100 x 40: resize them, for example to 96 x 32"):
+    with pytest.raises(ValueError, match="multiples of 16 pixels, got 100 x 40: resize them, for example to 96 x 48"):
         model(rand(1, 3, 100, 40))
     with pytest.raises(ValueError, match="multiple of 16, got 100"):
         small(name, img_size=100)

@@ -101,6 +101,22 @@ def test_small_images_may_have_any_size_of_whole_patches():
         timm.create_model("xcit_small_12_p4_32", img_size=30, **SMALL)
 
 
+@pytest.mark.parametrize(("name", "patch"), [("xcit_small_12_p4_32", 4), ("xcit_medium_12_p16_224", 16)])
+def test_images_that_the_patches_do_not_divide_are_taken_as_timm_takes_them(name, patch):
+    """The number of patches is rounded up."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **SMALL).eval()
+    images = torch.rand(2, 3, 2 * patch + 1, 3 * patch - 1)
+    output, (last,) = model.forward_intermediates(images, indices=1)
+    assert last.shape[2:] == (3, 3)
+    assert output.shape[1] == 1 + 9
+    torch.testing.assert_close(model.forward_head(output), model(images))
+    if patch == 16:
+        timms = timm.create_model("xcit_small_12_p16_224", num_classes=3, **SMALL).eval()
+        timms.load_state_dict(model.state_dict())
+        torch.testing.assert_close(timms(images), model(images), rtol=0, atol=0)
+
+
 def test_weights_for_large_patches_start_the_network_for_small_images(tmp_path):
     torch.manual_seed(0)
     source = timm.create_model("xcit_small_12_p16_224", num_classes=10, **SMALL)

@@ -26,7 +26,8 @@ def acceptable(path: Path, entry: Entry, recorded: Trusted | None, content_type:
     if content_type in _PAGES:
         raise ValueError(f"{path} is a web page ({content_type}) and not a weight file: open the address in a browser")
     sha256 = check_file(path, entry.sha256)
-    check_kind(path, archive=archive_member(entry) is not None)
+    known = bool(entry.sha256 or entry.sha256_prefix or recorded)  # compared with its own above or below
+    check_kind(path, archive=archive_member(entry) is not None, known=known)
     if entry.sha256_prefix and not sha256.startswith(entry.sha256_prefix.lower()):
         raise ValueError(f"{path} has sha256 {sha256}, which should begin with {entry.sha256_prefix}")
     if recorded and sha256 != recorded.sha256:

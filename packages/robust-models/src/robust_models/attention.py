@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from robust_models.features import BlockOutputs as BlockOutputs  # asked for together with maps of attention
+from robust_models.features import block_outputs as block_outputs
+
 Keep = Callable[[Tensor], Tensor]
 """What to keep of the maps (N * windows, heads, T, S) of one layer."""
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,6 +11,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robust_models.cache import is_set
 from robust_models.normalize import NormalizedModel
 
 TEMPLATES = ("a photo of a {}.",)
@@ -126,7 +128,13 @@ def zero_shot_classifier(
     Raises:
         ImportError: if open_clip is not installed.
         ValueError: see `zero_shot_weights`.
+        FileNotFoundError: if `ROBUST_MODELS_OFFLINE=1` forbids the network, and `pretrained` is a tag.
     """
+    if pretrained and is_set("ROBUST_MODELS_OFFLINE") and not (is_set("HF_HUB_OFFLINE") or Path(pretrained).is_file()):
+        raise FileNotFoundError(
+            f"the network is forbidden (ROBUST_MODELS_OFFLINE), and open_clip may use it to get {pretrained!r}: give "
+            "the path of a file, or set HF_HUB_OFFLINE=1 before Python starts, which lets it use its cache alone"
+        )
     try:
         import open_clip  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:

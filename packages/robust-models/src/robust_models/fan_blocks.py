@@ -28,7 +28,7 @@ class TokenAttention(nn.Module):
         """Mix tokens (N, T, dim); the same shape comes back."""
         images, count, _ = x.shape
         query = self.q(x).reshape(images, count, self.num_heads, -1).transpose(1, 2)
-        key, value = self.kv(x).reshape(images, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        key, value = self.kv(x).reshape(images, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return projected
@@ -78,9 +78,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Transform tokens (N, height * width, dim); the same shape comes back."""
-        by_head = (*x.shape[:2], self.num_heads, -1)
-        query = self.q(x).softmax(dim=1).reshape(by_head)
-        prototype = x.softmax(dim=1).reshape(by_head).mean(dim=-1)
+        images, count, _ = x.shape
+        query = self.q(x).softmax(dim=1).reshape(images, count, self.num_heads, -1)
+        prototype = x.softmax(dim=1).reshape(images, count, self.num_heads, -1).mean(dim=-1)
         agreement = torch.einsum("nthc,nth->nhc", query, prototype).sigmoid() * self.temperature.squeeze(-1)
         scaled: Tensor = agreement.flatten(1).unsqueeze(1) * self.norm_v(self.mlp_v(x, height, width))
         return scaled

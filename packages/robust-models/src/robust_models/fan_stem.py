@@ -28,8 +28,8 @@ class ConvStem(ConvPatchEmbed):
             ValueError: if a side is no multiple of 16.
         """
         check_size(images)
-        tokens: tuple[Tensor, tuple[int, int]] = super().forward(images)  # type: ignore[no-untyped-call]
-        return tokens
+        x = self.proj(images)
+        return x.flatten(2).transpose(1, 2), (x.shape[-2], x.shape[-1])
 
 
 class HybridStem(nn.Module):
@@ -75,13 +75,14 @@ class _ConvNeXtFront(nn.Module):
         return features
 
 
-def check_size(images: Tensor) -> None:
+def check_size(images: Tensor, patch: int = PATCH) -> None:  # an argument: TorchScript knows no global names
     """Raise ValueError if a side of the images is no multiple of 16, so that no pixel is left out or made up."""
     height, width = images.shape[-2:]
-    if height % PATCH or width % PATCH:
+    if height % patch != 0 or width % patch != 0:
+        rows, columns = max(1, (height + patch // 2) // patch), max(1, (width + patch // 2) // patch)
         raise ValueError(
-            f"this network takes images whose sides are multiples of {PATCH} pixels, got {height} x {width}: resize "
-            f"them, for example to {max(1, round(height / PATCH)) * PATCH} x {max(1, round(width / PATCH)) * PATCH}"
+            f"this network takes images whose sides are multiples of {patch} pixels, got {height} x {width}: resize "
+            f"them, for example to {rows * patch} x {columns * patch}"
         )
 
 

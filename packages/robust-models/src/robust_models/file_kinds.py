@@ -6,14 +6,16 @@ import zipfile
 from pathlib import Path
 
 
-def check_kind(file: Path, *, archive: bool = False) -> None:
-    """Check that `file` begins as weights do, and as far as its kind allows that no end is missing.
+def check_kind(file: Path, *, archive: bool = False, known: bool = False) -> None:
+    """Check that `file` begins as weights do, and that no end is missing.
 
-    Torch's zip and safetensors files tell their length; older files of torch.save (a bare pickle) do not.
+    Torch's zip and safetensors files tell their length. Older files of torch.save (bare pickles) do not: they are read
+    to their end, without executing anything in them.
 
     Args:
         file: what was downloaded.
         archive: expect an archive of weight files (zip or tar) instead.
+        known: a checksum says already that it is whole: do not read a bare pickle.
 
     Raises:
         ValueError: if it is no such file or its end is missing.
@@ -30,6 +32,10 @@ def check_kind(file: Path, *, archive: bool = False) -> None:
         _check_safetensors(file)
     elif not start.startswith(b"\x80"):
         raise ValueError(f"{file} is neither a safetensors file nor one of torch.save: it begins with {start!r}")
+    elif not known:
+        from robust_models.inert_pickle import read_inert  # not above: that module is also a program of its own
+
+        read_inert(file)
 
 
 def _check_safetensors(file: Path) -> None:

@@ -102,7 +102,7 @@ def read_inert(file: Path) -> Any:
     try:
         content = torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False)
     except Exception as error:  # a damaged file makes torch raise nearly anything
-        raise ValueError(f"{file} cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise ValueError(f"{file} is truncated or damaged ({type(error).__name__}: {error})".splitlines()[0]) from error
     if isinstance(content, Mapping):
         return {name: _state_dict(value) if _is_module(value) else value for name, value in content.items()}
     return _state_dict(content) if _is_module(content) else content

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -41,6 +41,8 @@ class RVT(nn.Module):
     Raises:
         ValueError: if `img_size` is no multiple of 16, or the stages do not fit each other.
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = ["grid_size"]  # TorchScript compiles properties, but for these
 
     def __init__(
         self,
@@ -111,9 +113,9 @@ class RVT(nn.Module):
         """
         self._check(images)
         x: Tensor = self.patch_embed(images)
-        for index, stage in enumerate(self.transformers):
-            x = stage(self.pools[index - 1](x) if index else x)
-        return x
+        for stage, pool in zip(self.transformers, self.pools):  # noqa: B905 - one pool fewer than stages
+            x = pool(stage(x))
+        return self.transformers[-1](x)  # type: ignore[no-any-return]
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Turn the map of `forward_features` into logits, or with `pre_logits` into pooled features."""
@@ -243,17 +245,17 @@ class RVT(nn.Module):
                 x = stage.step(block, x)
                 yield x
 
-    def _check(self, images: Tensor) -> None:
+    def _check(self, images: Tensor, patch: int = PATCH) -> None:  # an argument: TorchScript knows no global names
         height, width = images.shape[-2:]
         if self.paas_blocks and (height != self.img_size[0] or width != self.img_size[1]):
             raise ValueError(
                 f"the masks of this network are for images of {self.img_size[0]} x {self.img_size[1]} pixels, got "
                 f"{height} x {width}: resize the images, or the masks by set_input_size"
             )
-        if height % PATCH or width % PATCH:
+        if height % patch != 0 or width % patch != 0:
             raise ValueError(
                 f"this network was built for images of {self.img_size[0]} x {self.img_size[1]} pixels and takes other "
-                f"multiples of {PATCH}, got {height} x {width}: resize them"
+                f"multiples of {patch}, got {height} x {width}: resize them"
             )
 
 

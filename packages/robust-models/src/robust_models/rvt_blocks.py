@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.models import checkpoint
@@ -81,6 +82,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = PAASAttention(dim, num_heads, n_tokens, mask)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.conv_ffn = conv_ffn
         self.mlp = ConvFeedForward(dim, 4 * dim, drop) if conv_ffn else Mlp(dim, 4 * dim, drop=drop)
         self.drop_path = DropPath(drop_path)
 
@@ -88,7 +90,7 @@ class Block(nn.Module):
         """Transform tokens (N, height * width, dim); the same shape comes back."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         y = self.norm2(x)
-        y = to_tokens(self.mlp(to_map(y, height, width))) if isinstance(self.mlp, ConvFeedForward) else self.mlp(y)
+        y = to_tokens(self.mlp(to_map(y, height, width))) if self.conv_ffn else self.mlp(y)
         transformed: Tensor = x + self.drop_path(y)
         return transformed
 
@@ -107,9 +109,14 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform a map (N, dim, H, W); the same shape comes back."""
+        height, width = x.shape[-2:]
+        tokens = to_tokens(x)
         for block in self.blocks:
-            x = self.step(block, x)
-        return x
+            if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+                tokens = checkpoint(block, tokens, height, width)
+            else:
+                tokens = block(tokens, height, width)
+        return to_map(tokens, height, width)
 
     def step(self, block: nn.Module, x: Tensor) -> Tensor:
         """Apply one of the blocks to a map (N, dim, H, W); the same shape comes back."""

@@ -1,4 +1,9 @@
-"""XCiT for small images, and the two larger XCiT of twelve blocks that timm does not have."""
+"""XCiT for small images, and the two larger XCiT of twelve blocks that timm does not have.
+
+The networks are timm's class and take what that takes: images of any size, also where the patches do not divide it. No
+weight is tied to a size, and the padding of the stem's convolutions rounds the number of patches up. `img_size` is only
+noted, and has to be a multiple of the patches.
+"""
 
 import math
 from typing import Any

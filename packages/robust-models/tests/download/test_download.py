@@ -137,6 +137,16 @@ def test_the_first_digits_of_a_checksum_are_required(web, file, get, weights, pl
 SAFE = safetensors.torch.save({"weight": torch.ones(1000)})
 
 
+def as_before_zip(content):
+    """A file as torch.save wrote it before version 1.6: a bare pickle that does not tell its length."""
+    written = io.BytesIO()
+    torch.save(content, written, _use_new_zipfile_serialization=False)
+    return written.getvalue()
+
+
+OLD = as_before_zip({"state_dict": {"weight": torch.ones(1000), "bias": torch.ones(3)}, "epoch": 3})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -148,8 +158,14 @@ SAFE = safetensors.torch.save({"weight": torch.ones(1000)})
         ({"content": SAFE[:-1], "length": None}, f"{len(SAFE) - 1} bytes and its header tells of {len(SAFE)}"),
         ({"content": SAFE[:20], "length": None}, "header of the safetensors file is not whole"),
         ({"content": b"PK\x03\x04" + bytes(1000), "length": None}, "directory at the end of the zip file is missing"),
+        ({"content": OLD[:-1], "length": None}, "is truncated or damaged"),
+        ({"content": OLD[: len(OLD) // 2], "length": None}, "is truncated or damaged"),
+        ({"content": OLD[:20], "length": None}, "is truncated or damaged"),
     ],
-    ids=["page", "page by its type", "LFS", "empty", "JSON", "cut safetensors", "cut header", "cut zip"],
+    ids=[
+        *("page", "page by its type", "LFS", "empty", "JSON", "cut safetensors", "cut header", "cut zip"),
+        *("old file without its last byte", "half of an old file", "begin of an old file"),
+    ],
 )
 def test_a_bad_file_is_told_set_aside_and_never_used(options, message, web, file, get, place, cache):
     web["/w.pt"] = file(**options)
@@ -160,6 +176,26 @@ def test_a_bad_file_is_told_set_aside_and_never_used(options, message, web, file
     assert not (cache / "trust.json").exists()
     assert sorted(path.name for path in place.parent.iterdir()) == ["w.pt.bad", "w.pt.lock"]
     assert place.with_name("w.pt.bad").read_bytes() == options["content"]
+
+
+def test_an_old_file_is_read_to_its_end_before_it_is_trusted_and_executes_nothing(web, file, get, place, tmp_path):
+    """Also one that names objects which `load_weights` refuses."""
+
+    class Runs:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    whole = as_before_zip({"state_dict": {"weight": torch.ones(1000)}, "config": Runs()})
+    web["/w.pt"] = file(content=whole[:-1], length=None)
+    with pytest.raises(DownloadError, match="is truncated or damaged"):
+        get()
+    web["/w.pt"] = file(content=whole, length=None)
+    assert get().read_bytes() == whole
+    assert not (tmp_path / "ran").exists()
+    place.unlink()
+    web["/w.pt"] = file(content=whole[:-1], length=None)
+    with pytest.raises(DownloadError, match="was recorded for zoo/small"):  # no need to read it
+        get()
 
 
 def test_an_interrupted_download_goes_on_in_the_next_call(web, file, status, get, weights, place):

@@ -48,7 +48,8 @@ class PAASAttention(nn.Module):
             ValueError: if the table is for another number of tokens.
         """
         images, count, _ = tokens.shape
-        query, key, value = self.qkv(tokens).reshape(images, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        by_head = self.qkv(tokens).reshape(images, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = by_head.unbind(0)
         if self.att_mask is None:
             mixed = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
         else:
