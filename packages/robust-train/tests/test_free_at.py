@@ -92,7 +92,12 @@ def test_the_short_batch_may_come_first(batches):
     images, labels = batches[0]
     objective, model = FreeAT(eps=EPS), network()
     for n in (2, 6):
+        before = objective.delta
         x = objective.perturb(model, images[:n], labels[:n])
+        if n == 6:
+            assert (before != 0).any()
+            assert torch.equal(x[:2], (images[:2] + before).clamp(0, 1))
+            assert torch.equal(x[2:], images[2:])
         objective.loss(model, images[:n], x, labels[:n])[0].backward()
         objective.learn([(images[:n], x, labels[:n])])
     assert objective.delta.shape == images.shape
