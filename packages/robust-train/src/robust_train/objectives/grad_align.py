@@ -86,7 +86,7 @@ class GradAlign(Adversarially):
         logits = model(adversarial)
         other = _input_gradient(model, noisy, labels, differentiable=True)
         cosine, known = _cosine(gradient, other)
-        share = known * (len(known) / known.sum().clamp(min=1))  # so that the mean is one over the known
+        share = known / known.to(cosine).mean().clamp(min=1 / len(known))  # so that the mean is one over the known
         metrics = {
             "adversarial_accuracy": correct(logits, labels),
             "alignment": (share * cosine).detach().sum(),

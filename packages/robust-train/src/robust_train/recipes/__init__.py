@@ -15,8 +15,8 @@ def names() -> tuple[str, ...]:
     """The names of the recipes in the package.
 
     Examples:
-        >>> names()
-        ('digits-fgsm-rs', 'digits-pgd', 'digits-standard')
+        >>> "digits-fgsm-rs" in names()
+        True
     """
     files = resources.files(__name__).iterdir()
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
