@@ -1,7 +1,7 @@
-"""Do these optimizers end in flat minima? The largest curvature of the loss where each of them ends.
+"""Does SAM end in flat minima? The largest curvature of the loss where training with it and without it ends.
 
 A small network (three convolutions, no batch norm) learns the pictures of the CIFAR sample in shared/data beside the
-repository, with SGD of momentum and one cycle of the learning rate, alone and under every method. Sharpness is the
+repository, with SGD of momentum and one cycle of the learning rate, alone and under SAM. Sharpness is the
 largest eigenvalue of the Hessian of the mean training loss, on images that are evenly spaced, by power iteration.
 The seeds decide first weights, order and mirroring.
 
@@ -19,26 +19,19 @@ import torch
 from _pages import arguments, made_with, prose, publish, table, versions
 from PIL import Image
 from robust_models import create_model
-from robust_optim import AWP, ESAM, GSAM, SAM, LookSAM
+from robust_optim import SAM
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10_sample" / "cifar10_sample.zip"
 BATCH = 100
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 
 Build = Callable[[torch.optim.Optimizer, nn.Module], torch.optim.Optimizer]
 METHODS: dict[str, Build] = {
     "SGD": lambda base, _: base,
-    "SAM, rho 0.05": lambda base, model: SAM(base, rho=0.05, model=model),
     "SAM, rho 0.1": lambda base, model: SAM(base, rho=0.1, model=model),
-    "ASAM, rho 0.5": lambda base, model: SAM(base, rho=0.5, adaptive=True, model=model),
-    "Friendly-SAM, rho 0.1": lambda base, model: SAM(base, rho=0.1, friendly=1.0, model=model),
-    "GSAM, rho 0.1, alpha 0.1": lambda base, model: GSAM(base, rho=0.1, alpha=0.1, model=model),
-    "ESAM, rho 0.1": lambda base, model: ESAM(base, rho=0.1, model=model),
-    "LookSAM, rho 0.1, k 5": lambda base, model: LookSAM(base, rho=0.1, model=model),
-    "AWP, gamma 0.01": lambda base, model: AWP(base, gamma=0.01, model=model),
 }
 
 
@@ -62,7 +55,7 @@ def batches(images: Tensor, labels: Tensor, random: torch.Generator) -> Iterator
 def train(build: Build, images: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Module:
     """A network after so many epochs."""
     torch.manual_seed(seed)
-    model = create_model("small_cnn_32", num_classes=10, in_chans=3)
+    model = create_model("small_cnn_32", num_classes=10, in_chans=3).to(memory_format=torch.channels_last)
     random = torch.Generator().manual_seed(seed)
     optimizer = build(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4), model)
     updates = epochs * -(-len(images) // BATCH)
@@ -76,11 +69,7 @@ def train(build: Build, images: Tensor, labels: Tensor, epochs: int, seed: int) 
                 loss.backward()  # type: ignore[no-untyped-call]
                 return loss
 
-            def losses(subset: Tensor | None = None, x: Tensor = x, y: Tensor = y) -> Tensor:
-                images, labels = (x, y) if subset is None else (x[subset], y[subset])
-                return cross_entropy(model(images), labels, reduction="none")
-
-            optimizer.step(losses if isinstance(optimizer, ESAM) else closure)  # type: ignore[arg-type]
+            optimizer.step(closure)  # type: ignore[arg-type]
             schedule.step()
     return model.eval()
 
@@ -112,7 +101,7 @@ def evaluated(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, 
 
 def main() -> None:
     """Train, measure, publish."""
-    given = arguments(__doc__, images=3000)
+    given = arguments(__doc__, images=1000)
     torch.set_num_threads(1)
     epochs, seeds = (1, (0,)) if given.quick else (12, SEEDS)
     images, labels = pictures("train", 200 if given.quick else given.images)

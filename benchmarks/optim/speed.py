@@ -191,7 +191,7 @@ def measured(training: Training, rounds: int) -> list[dict[str, object]]:
 def trainings(quick: bool) -> dict[str, Training]:
     """Networks of the size that people train with these methods."""
     random = torch.Generator().manual_seed(0)
-    small = 2 if quick else 64
+    small = 2 if quick else 32
     return {
         f"PreAct-ResNet-18, {small} images of 32 x 32": Training(
             create_model("preact_resnet18", num_classes=10),
@@ -213,7 +213,7 @@ def trainings(quick: bool) -> dict[str, Training]:
 
 def main() -> None:
     """Measure and publish."""
-    given = arguments(__doc__, rounds=7)
+    given = arguments(__doc__, rounds=5)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rounds = 1 if given.quick else given.rounds

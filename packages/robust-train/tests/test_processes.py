@@ -1,18 +1,23 @@
 """Two processes that train together: the same weights as one, and as each other."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import robust_train.loop
 import torch
 from robust_attacks import PGD, ImageRandom, Linf
 from robust_optim import AWP, SAM
-from robust_train import recipes, train
+from robust_train import Interrupted, SetupError, recipes, train
 from robust_train.objectives import Adversarial
 from robust_train.processes import Processes, join
+from robust_train.run_folder import TIMES
+from robust_train.schedule import factor
 from robust_train.update import Losses, Passes
 from torch import nn
 
@@ -66,6 +71,23 @@ def updates(name, processes):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), sum(rounds)
 
 
+def interrupted_train(out):
+    """A training that is stopped after its seventh update and goes on."""
+    seen = []
+
+    def stop(recipe, update, *rest):
+        seen.append(update)
+        if update == 7 and seen.count(7) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return factor(recipe, update, *rest)
+
+    robust_train.loop.factor = stop
+    recipe = recipes.load("digits-fgsm-rs").replace(**SMALL)
+    with contextlib.suppress(Interrupted):
+        train(recipe, out, device="cpu")
+    return train(recipe, out, device="cpu")
+
+
 def together_in(out):
     """What each of two processes does."""
     torch.set_num_threads(1)
@@ -73,6 +95,7 @@ def together_in(out):
         found = {name: updates(name, processes) for name in WRAPPERS}
         report = train(recipes.load("digits-fgsm-rs").replace(**SMALL), Path(out) / "run", device="cpu")
         found["train"] = (report.model.state_dict(), len(report.history))
+        found["resumed"] = (interrupted_train(Path(out) / "resumed").model.state_dict(), 0)
         torch.save(found, Path(out) / f"{processes.rank}.pt")
 
 
@@ -130,6 +153,26 @@ def test_one_of_them_writes_the_run_with_the_sums_of_both(together, tmp_path):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["adversarial_accuracy"] == pytest.approx(other["adversarial_accuracy"], abs=0.01)
     assert (together[1] / "model.safetensors").is_file()
+
+
+def test_a_training_that_was_stopped_goes_on_bit_for_bit_with_the_same_sums(together):
+    for found in together[0]:
+        whole, resumed = found["train"][0], found["resumed"][0]
+        assert all(torch.equal(whole[entry], resumed[entry]) for entry in whole)
+    lines = [
+        [
+            {name: value for name, value in json.loads(line).items() if name not in TIMES}
+            for line in (together[1].parent / run / "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in ("run", "resumed")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_a_batch_that_leaves_a_process_without_images_is_refused():
+    Processes(1, 4).check(4)
+    with pytest.raises(SetupError, match=r"has 3 images for 4 processes: set data\.drop_last"):
+        Processes(1, 4).check(3)
 
 
 def test_alone_everything_is_itself():

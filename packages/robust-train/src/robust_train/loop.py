@@ -113,6 +113,7 @@ def train(
         model = build_model(recipe)
         objective.convert(model)
         model = place_model(recipe, model, place)
+        processes.check(split.smallest_batch)
         check_model(recipe, model, split.shape, split.smallest_batch // processes.size)
         module = processes.wrap(Losses(model, objective))
         scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
@@ -130,6 +131,8 @@ def train(
             path, saved = found
             check_origin(path, saved["origin"], origin)
             state.restore(path, saved, place)
+            if not processes.first:  # sums in a checkpoint are those of all processes, and the first goes on with them
+                state.window, state.whole = Window(), Window()
             objective.load_state_dict(saved["objectives"][processes.rank % len(saved["objectives"])])
             logger.info(f"{run.path} goes on after update {state.update} of {updates} ({path.name})")
         run.describe(recipe, origin["versions"])

@@ -10,6 +10,8 @@ import torch
 from timm.utils import distribute_bn  # type: ignore[attr-defined]
 from torch import Tensor, distributed, nn
 
+from robust_train.errors import SetupError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -27,6 +29,18 @@ class Processes:
     def first(self) -> bool:
         """Whether this is the one that writes."""
         return self.rank == 0
+
+    def check(self, smallest_batch: int) -> None:
+        """Refuse batches that leave a process without an image.
+
+        Raises:
+            SetupError: if the smallest batch of an epoch is one.
+        """
+        if smallest_batch < self.size:
+            raise SetupError(
+                f"the smallest batch of an epoch has {smallest_batch} images for {self.size} processes: set "
+                "data.drop_last to true, or change batch_size"
+            )
 
     def part(self, items: Tensor) -> Tensor:
         """What this process has of a batch: every `size`-th item."""
