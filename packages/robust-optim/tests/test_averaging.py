@@ -581,7 +581,9 @@ def test_a_wrapped_model_is_averaged_under_the_names_of_its_state_dict(tmp_path)
 
 @pytest.mark.parametrize("stop", [0, 2, 5, 6, 9])  # among the copies, at the start, between two averaged updates
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("decay", [0.9, RatioWarmUp(0.9), equal_weights], ids=str)
+@pytest.mark.parametrize(
+    "decay", [0.9, RatioWarmUp(0.9), equal_weights], ids=["a number", "a warm-up", "equal weights"]
+)
 def test_saving_loading_and_going_on_is_an_unbroken_run_bit_for_bit(decay, dtype, stop, tmp_path):
     settings = {"decay": decay, "start": 4, "every": 2, "buffers": "average"}
     unbroken, first, second = (network(dtype) for _ in range(3))

@@ -131,3 +131,20 @@ def test_several_closures_are_refused(bowl):
     optimizer = LookSAM(torch.optim.SGD([valley.weights], lr=0.1))
     with pytest.raises(TypeError, match="LookSAM with these settings takes one closure, got 2"):
         optimizer.step([valley.closure(optimizer)] * 2)
+
+
+def test_a_radius_that_is_scheduled_to_zero_gives_the_base_optimizer(training, same):
+    ours, theirs = training(), training()
+    optimizer, base = (torch.optim.SGD(one.model.parameters(), lr=0.1) for one in (ours, theirs))
+    optimizer = LookSAM(optimizer, rho=0.3, k=3)
+    batches = ours.batches(6)
+    for batch in batches[:2]:
+        ours.step(optimizer, *batch)
+    theirs.model.load_state_dict(ours.model.state_dict())
+    optimizer.param_groups[0]["rho"] = 0.0
+    for inputs, labels in batches[2:]:
+        ours.step(optimizer, inputs, labels)
+        base.zero_grad()
+        torch.nn.functional.cross_entropy(theirs.model(inputs), labels).backward()
+        base.step()
+    assert same(ours.weights(), theirs.weights())

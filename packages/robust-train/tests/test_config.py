@@ -188,6 +188,24 @@ def test_numbers_may_be_fractions_and_what_yaml_takes_for_text(text, eps, recipe
         ({"evaluation.every": 0}, "evaluation.every must be at least 1"),
         ({"evaluation.eps": 0.1}, "evaluation.norm and eps must be given both"),
         ({"evaluation.eps": 8, "evaluation.norm": "Linf"}, "evaluation.eps is in units of"),
+        ({"sharpness": {"name": "looksam", "rho": 0.1, "k": 5, "alpha": 0.7, "sync": "per_rank"}}, "must be .global."),
+        ({"accumulate": 65}, r"accumulate must be at most batch_size \(64\)"),
+        ({"attack.warmup": "radius"}, "warmup_epochs must be positive for a warm-up of the radius"),
+        ({"attack.warmup_epochs": 3}, "warmup_epochs must be 0 without a warm-up"),
+        (
+            {"accumulate": 2, "sharpness": {"name": "esam", "rho": 0.1, "beta": 1, "gamma": 1, "sync": "global"}},
+            "accumulate must be 1 with sharpness esam",
+        ),
+        (
+            {
+                "attack": None,
+                "objective": {"name": "free_at", "eps": 0.1, "replays": 2},
+                "evaluation.norm": "Linf",
+                "evaluation.eps": 0.1,
+                "sharpness": {"name": "esam", "rho": 0.1, "beta": 1, "gamma": 1, "sync": "global"},
+            },
+            "takes part of the images, and the objective free_at needs them all",
+        ),
         ({"evaluation.relative_step": 0}, "evaluation.relative_step must be positive"),
     ],
 )

@@ -71,7 +71,7 @@ def updates(name, processes):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), sum(rounds)
 
 
-def interrupted_train(out):
+def interrupted_train(recipe, out):
     """A training that is stopped after its seventh update and goes on."""
     seen = []
 
@@ -82,7 +82,6 @@ def interrupted_train(out):
         return factor(recipe, update, *rest)
 
     robust_train.loop.factor = stop
-    recipe = recipes.load("digits-fgsm-rs").replace(**SMALL)
     with contextlib.suppress(Interrupted):
         train(recipe, out, device="cpu")
     return train(recipe, out, device="cpu")
@@ -93,9 +92,13 @@ def together_in(out):
     torch.set_num_threads(1)
     with join(torch.device("cpu")) as processes:
         found = {name: updates(name, processes) for name in WRAPPERS}
-        report = train(recipes.load("digits-fgsm-rs").replace(**SMALL), Path(out) / "run", device="cpu")
+        plainly = recipes.load("digits-fgsm-rs").replace(**SMALL)
+        report = train(plainly, Path(out) / "run", device="cpu")
         found["train"] = (report.model.state_dict(), len(report.history))
-        found["resumed"] = (interrupted_train(Path(out) / "resumed").model.state_dict(), 0)
+        normed = plainly.replace(**{"model.name": "test_resnet", "model.img_size": None, "attack.batch_norm": "eval"})
+        report = train(normed, Path(out) / "normed", device="cpu")
+        found["normed"] = (report.model.state_dict(), len(report.history))
+        found["resumed"] = (interrupted_train(normed, Path(out) / "resumed").model.state_dict(), 0)
         torch.save(found, Path(out) / f"{processes.rank}.pt")
 
 
@@ -157,16 +160,22 @@ def test_one_of_them_writes_the_run_with_the_sums_of_both(together, tmp_path):
 
 def test_a_training_that_was_stopped_goes_on_bit_for_bit_with_the_same_sums(together):
     for found in together[0]:
-        whole, resumed = found["train"][0], found["resumed"][0]
+        whole, resumed = found["normed"][0], found["resumed"][0]
         assert all(torch.equal(whole[entry], resumed[entry]) for entry in whole)
     lines = [
         [
             {name: value for name, value in json.loads(line).items() if name not in TIMES}
             for line in (together[1].parent / run / "metrics.jsonl").read_text().splitlines()
         ]
-        for run in ("run", "resumed")
+        for run in ("normed", "resumed")
     ]
     assert lines[0] == lines[1]
+
+
+def test_the_average_has_the_statistics_of_all_processes(together):
+    first, second = (found["normed"][0] for found in together[0])
+    assert any("running_mean" in entry for entry in first)
+    assert all(torch.equal(first[entry], second[entry]) for entry in first)
 
 
 def test_a_batch_that_leaves_a_process_without_images_is_refused():

@@ -73,6 +73,8 @@ class LookSAM(SAM):
         self._pending = dict(zip(parameters, first, strict=True))
 
     def _single(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        if not any(self._radius_of(group) > 0 for group in self.param_groups):
+            return  # the base optimizer, whatever is remembered
         pairs = [(self.directions[p], g) for p, g in zip(parameters, gradients, strict=True) if p in self.directions]
         if pairs:
             directions, corrected = zip(*pairs, strict=True)

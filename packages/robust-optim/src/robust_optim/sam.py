@@ -35,7 +35,8 @@ class SAM(TwoPass):
     Differs from the common implementation (davda54/sam): the wrapped optimizer is one that is already built; its
     parameter groups and state are shared by reference; weights are restored by copying into the same storage; the state
     includes the base's momentum; `adaptive` has its eta and leaves biases alone. The published code of F-SAM subtracts
-    the mean from before this batch and starts it at the first gradient; here it is the paper's.
+    the mean from before this batch and starts it at the first gradient; here it is the paper's. Without a scaler the
+    mean moves with the ascent, to save a copy: also if the second pass then fails.
 
     Args:
         base: the optimizer that makes the step, already built: `torch.optim.SGD(model.parameters(), lr=0.1)`.

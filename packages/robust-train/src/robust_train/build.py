@@ -27,7 +27,9 @@ from robust_train.config import Recipe
 from robust_train.errors import SetupError
 from robust_train.objectives import Context, Objective
 from robust_train.perturb import build_attack
-from robust_train.settings import AWPSettings
+from robust_train.schedule import set_learning_rate
+from robust_train.seeds import derive
+from robust_train.settings import AWPSettings, ESAMSettings
 
 _WRAPPERS: dict[str, type[TwoPass]] = {"sam": SAM, "gsam": GSAM, "esam": ESAM, "looksam": LookSAM, "awp": AWP}
 
@@ -136,9 +138,12 @@ def wrap_optimizer(
         return base
     clip = None if recipe.clip is None else partial(nn.utils.clip_grad_norm_, max_norm=recipe.clip)
     common: dict[str, Any] = {"model": model, "scaler": scaler, "sync": settings.sync, "clip": clip}
+    set_learning_rate(base, recipe.optimizer.lr)  # what GSAM takes for the full rate, with timm's factors
     own = {key: value for key, value in plain(settings).items() if key not in ("name", "sync")}
     if isinstance(settings, AWPSettings):
         own["start"] = round(settings.start * updates_per_epoch)
+    if isinstance(settings, ESAMSettings):
+        own["seed"] = derive(recipe.seed, "esam")
     try:
         return _WRAPPERS[settings.name](base, **own, **common)
     except (TypeError, ValueError) as error:

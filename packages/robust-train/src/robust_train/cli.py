@@ -4,6 +4,7 @@ import argparse
 import difflib
 import inspect
 import logging
+import os
 import sys
 import types
 import typing
@@ -78,14 +79,16 @@ def _run(settings: Any) -> None:
     handler = _Lines()
     logger = logging.getLogger("robust_train")
     level = logger.level
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if first else logging.WARNING)
     try:
         report = train(recipe, settings.out, data=settings.data, device=settings.device, workers=settings.workers)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    _print_summary(report)
+    if first:
+        _print_summary(report)
 
 
 def _chosen(settings: Any) -> Recipe:

@@ -16,9 +16,11 @@ from robust_train.settings import (
     DigitsData,
     EvaluationSettings,
     FolderData,
+    LookSAMSettings,
     ModelSettings,
     OneCycleSchedule,
     OptimizerSettings,
+    SAMSettings,
     SharpnessSettings,
     StepSchedule,
     require,
@@ -101,6 +103,11 @@ class Recipe:
         require(
             whole, f"accumulate must be 1 with sharpness esam, which chooses among all images, got {self.accumulate}"
         )
+        again = self.objective.name == "advprop" and self.model.grad_checkpointing
+        require(
+            not again, "model.grad_checkpointing must be false with advprop, whose batch norms differ from pass to pass"
+        )
+        _check_sharpness(self)
         _check_length(self.schedule, self.epochs)
         known = self.attack is not None or self.evaluation.eps is not None
         require(
@@ -198,6 +205,20 @@ def _shared(kind: Any, values: Mapping[str, Any], name: Any) -> dict[str, Any]:
         if name_of(variant) == name:
             return {key: value for key, value in values.items() if key in hints(variant)}
     return dict(values)
+
+
+def _check_sharpness(recipe: Recipe) -> None:
+    sharpness = recipe.sharpness
+    if sharpness is None:
+        return
+    remembers = isinstance(sharpness, LookSAMSettings) or (isinstance(sharpness, SAMSettings) and sharpness.friendly)
+    shared = not remembers or sharpness.sync == "global"
+    require(
+        shared,
+        'sharpness.sync must be "global" where a direction is remembered, or a resume would lose the ranks\' own',
+    )
+    whole = sharpness.name != "esam" or recipe.objective.name not in ("free_at", "rspc")
+    require(whole, f"sharpness esam takes part of the images, and the objective {recipe.objective.name} needs them all")
 
 
 def _check_length(schedule: Any, epochs: int) -> None:

@@ -34,7 +34,7 @@ from robust_train.progress import show
 from robust_train.run_folder import Record, open_run
 from robust_train.schedule import factor, set_learning_rate, strength
 from robust_train.seeds import derive, own_random_state, seed_torch
-from robust_train.state import State
+from robust_train.state import State, restore_buffers
 from robust_train.update import Losses, Passes
 from robust_train.window import Window
 
@@ -113,12 +113,13 @@ def train(
         model = build_model(recipe)
         objective.convert(model)
         model = place_model(recipe, model, place)
-        processes.check(split.smallest_batch)
-        check_model(recipe, model, split.shape, split.smallest_batch // processes.size)
+        processes.check(split.smallest_batch // recipe.accumulate)
+        check_model(recipe, model, split.shape, split.smallest_batch // recipe.accumulate // processes.size)
         module = processes.wrap(Losses(model, objective))
         scaler = torch.amp.GradScaler(place.type, enabled=recipe.precision == "fp16")
-        optimizer = wrap_optimizer(recipe, build_optimizer(recipe, model), module, scaler, split.updates)
-        average = build_average(recipe, model, updates)
+        steps = split.updates * objective.replays  # of the optimizer, per epoch
+        optimizer = wrap_optimizer(recipe, build_optimizer(recipe, model), module, scaler, steps)
+        average = build_average(recipe, model, recipe.epochs * steps)
         state = State(parts={"model": model, "optimizer": optimizer, "scaler": scaler})
         if average:
             state.parts["average"] = average
@@ -133,7 +134,9 @@ def train(
             state.restore(path, saved, place)
             if not processes.first:  # sums in a checkpoint are those of all processes, and the first goes on with them
                 state.window, state.whole = Window(), Window()
-            objective.load_state_dict(saved["objectives"][processes.rank % len(saved["objectives"])])
+            own = saved["ranks"][processes.rank % len(saved["ranks"])]
+            objective.load_state_dict(own["objective"])
+            restore_buffers(model, own["buffers"])
             logger.info(f"{run.path} goes on after update {state.update} of {updates} ({path.name})")
         run.describe(recipe, origin["versions"])
         run.keep(state.update, state.history)
@@ -147,8 +150,9 @@ def train(
 
         def save(kind: str) -> None:
             check()
-            objectives = processes.gathered(objective.state_dict())
-            run.save(kind, state.update, {**state.state_dict(), "objectives": objectives, "origin": origin})
+            buffers = dict(model.named_buffers()) if processes.size > 1 else {}  # batch norms see what the rank sees
+            ranks = processes.gathered({"objective": objective.state_dict(), "buffers": buffers})
+            run.save(kind, state.update, {**state.state_dict(), "ranks": ranks, "origin": origin})
 
         def write(record: Record) -> None:
             run.append(record)
@@ -171,7 +175,7 @@ def train(
 
                 for replay in range(objective.replays):
                     parts = []
-                    for x, y, i in zip(*(whole.chunk(recipe.accumulate) for whole in batch), strict=True):
+                    for x, y, i in zip(*(whole.tensor_split(recipe.accumulate) for whole in batch), strict=True):
                         random = ImageRandom(derive(seed, replay) if replay else seed, i)
                         parts.append((x, objective.perturb(model, x, y, random, strength=weak), y))
                     passes = Passes(
@@ -184,9 +188,9 @@ def train(
                     )
                     passes.step(recipe.clip)
                     objective.learn(parts)
+                    if average:
+                        average.update()
                 state.add(passes.metrics, len(images))
-                if average:
-                    average.update()
 
                 end_of_epoch = state.update == (epoch + 1) * split.updates
                 if state.update % recipe.log_every == 0 or end_of_epoch:
@@ -202,6 +206,9 @@ def train(
                     raise Interrupted(f"{done}; the same call goes on from there ({run.path})")
 
             processes.average_statistics(model)
+            if average:
+                with average.applied():  # it has statistics of its own
+                    processes.average_statistics(model)
             record: Record = {"kind": "epoch", "epoch": epoch, "update": state.update, **state.whole.means()}
             if (epoch + 1) % recipe.evaluation.every == 0 or epoch + 1 == recipe.epochs:
                 try:
@@ -232,6 +239,7 @@ def train(
         if average:
             model.load_state_dict(average.model_state_dict())
         run.export(model)
+        processes.agree(False)  # nobody goes on before the files are there
     history = tuple(state.history)
     return Report(
         model=model.eval(), history=history, best=state.best, folder=run.path, weights=run.weights, resumed=resumed

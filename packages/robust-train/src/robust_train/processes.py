@@ -34,12 +34,12 @@ class Processes:
         """Refuse batches that leave a process without an image.
 
         Raises:
-            SetupError: if the smallest batch of an epoch is one.
+            SetupError: if the smallest part of a batch of an epoch is one.
         """
         if smallest_batch < self.size:
             raise SetupError(
-                f"the smallest batch of an epoch has {smallest_batch} images for {self.size} processes: set "
-                "data.drop_last to true, or change batch_size"
+                f"the smallest part of a batch has {smallest_batch} images for {self.size} processes: set "
+                "data.drop_last to true, or change batch_size or accumulate"
             )
 
     def part(self, items: Tensor) -> Tensor:

@@ -14,6 +14,14 @@ from robust_train.run_folder import Record
 from robust_train.window import Window
 
 
+@torch.no_grad()
+def restore_buffers(model: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
+    """Give the model the buffers of a checkpoint."""
+    for name, buffer in model.named_buffers():
+        if name in buffers:
+            buffer.copy_(buffers[name])
+
+
 @dataclass(kw_only=True)
 class State:
     """What a checkpoint holds; with the recipe and the data it decides every update that follows.

@@ -19,8 +19,8 @@ class Window:
     def add(self, metrics: Mapping[str, torch.Tensor], images: int) -> None:
         """Add the sums over the images of one batch."""
         for name, value in metrics.items():
-            total = self.sums.get(name, torch.zeros((), dtype=torch.float64, device=value.device))
-            self.sums[name] = total + value
+            total = self.sums.get(name, torch.zeros((), dtype=torch.float64))
+            self.sums[name] = total.to(value.device) + value
         self.images += images
 
     def means(self) -> dict[str, float]:
@@ -35,10 +35,11 @@ class Window:
         """Bring the sums of all processes to the first; the others begin anew."""
         if processes.size == 1:
             return
-        names = sorted(self.sums)
-        *sums, images = processes.totals([*(self.sums[name].item() for name in names), self.images])
+        names = sorted(set().union(*processes.gathered(list(self.sums))))
+        mine = [self.sums[name].item() if name in self.sums else 0.0 for name in names]
+        *sums, images = processes.totals([*mine, self.images])
         for name, total in zip(names, sums, strict=True):
-            self.sums[name] = torch.full_like(self.sums[name], total if processes.first else 0.0)
+            self.sums[name] = torch.tensor(total if processes.first else 0.0, dtype=torch.float64)
         self.images = round(images) if processes.first else 0
 
     def state_dict(self) -> dict[str, Any]:

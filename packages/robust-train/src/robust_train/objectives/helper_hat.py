@@ -57,7 +57,7 @@ class HelperHAT(TRADES):
         mode: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if isinstance(self.standard, nn.Module):
             mode = attack_mode(self.standard.to(images.device), "eval")
-        with mode, torch.no_grad():
+        with mode, torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self.standard(images).argmax(1)
 
 

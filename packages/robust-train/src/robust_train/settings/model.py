@@ -16,7 +16,8 @@ class ModelSettings:
         img_size: for models that are tied to an image size (most transformers); None leaves the model's own.
         drop_rate: dropout before the classifier, in [0, 1).
         drop_path_rate: stochastic depth, in [0, 1).
-        grad_checkpointing: compute activations again in the backward pass instead of keeping them, to save memory.
+        grad_checkpointing: compute activations again in the backward pass instead of keeping them, to save memory;
+            running statistics of batch norms then move in both passes.
         weights: a file of weights to start from, read by `robust_models.load_weights`; None starts from random ones.
     """
 
