@@ -1,7 +1,7 @@
 """Does SAM end in flat minima? The largest curvature of the loss where training with it and without it ends.
 
 A small network (three convolutions, no batch norm) learns the pictures of the CIFAR sample in shared/data beside the
-repository, with SGD of momentum and one cycle of the learning rate, alone and under SAM. Sharpness is the
+repository, with AdamW and one cycle of the learning rate, alone and under SAM. Sharpness is the
 largest eigenvalue of the Hessian of the mean training loss, on images that are evenly spaced, by power iteration.
 The seeds decide first weights, order and mirroring.
 
@@ -25,13 +25,13 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10_sample" / "cifar10_sample.zip"
-BATCH = 100
+BATCH = 50
 SEEDS = (0, 1)
 
 Build = Callable[[torch.optim.Optimizer, nn.Module], torch.optim.Optimizer]
 METHODS: dict[str, Build] = {
-    "SGD": lambda base, _: base,
-    "SAM, rho 0.1": lambda base, model: SAM(base, rho=0.1, model=model),
+    "AdamW": lambda base, _: base,
+    "SAM, rho 0.05": lambda base, model: SAM(base, rho=0.05, model=model),
 }
 
 
@@ -57,9 +57,9 @@ def train(build: Build, images: Tensor, labels: Tensor, epochs: int, seed: int) 
     torch.manual_seed(seed)
     model = create_model("small_cnn_32", num_classes=10, in_chans=3).to(memory_format=torch.channels_last)
     random = torch.Generator().manual_seed(seed)
-    optimizer = build(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4), model)
+    optimizer = build(torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=5e-4), model)
     updates = epochs * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=updates, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=updates)
     for _ in range(epochs):
         for x, y in batches(images, labels, random):
 
@@ -74,8 +74,8 @@ def train(build: Build, images: Tensor, labels: Tensor, epochs: int, seed: int) 
     return model.eval()
 
 
-def largest_eigenvalue(model: nn.Module, images: Tensor, labels: Tensor, steps: int = 100) -> float:
-    """Of the Hessian of the mean loss over the weights: the largest in absolute value, to about a thousandth."""
+def largest_eigenvalue(model: nn.Module, images: Tensor, labels: Tensor, steps: int = 40) -> float:
+    """Of the Hessian of the mean loss over the weights, the largest in absolute value: to half a per cent, as a rule."""
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(cross_entropy(model(images), labels), weights, create_graph=True)
     random = torch.Generator().manual_seed(0)
@@ -86,7 +86,7 @@ def largest_eigenvalue(model: nn.Module, images: Tensor, labels: Tensor, steps: 
         direction = [d / length for d in direction]
         product = torch.autograd.grad(gradients, weights, grad_outputs=direction, retain_graph=True)
         found = sum(float((p * d).sum()) for p, d in zip(product, direction, strict=True))
-        if abs(found - value) <= 1e-3 * abs(found):
+        if abs(found - value) <= 3e-3 * abs(found):
             return found
         value, direction = found, list(product)
     return value
@@ -103,10 +103,10 @@ def main() -> None:
     """Train, measure, publish."""
     given = arguments(__doc__, images=1000)
     torch.set_num_threads(1)
-    epochs, seeds = (1, (0,)) if given.quick else (12, SEEDS)
+    epochs, seeds = (1, (0,)) if given.quick else (15, SEEDS)
     images, labels = pictures("train", 200 if given.quick else given.images)
     test = pictures("test", 100 if given.quick else 2000)
-    looked = torch.linspace(0, len(images) - 1, min(1000, len(images))).long()
+    looked = torch.linspace(0, len(images) - 1, min(500, len(images))).long()
     rows = []
     for name, build in METHODS.items():
         found = []
@@ -123,8 +123,8 @@ def main() -> None:
         )
     lines = ["# Sharpness of the minima", ""]
     lines += prose(
-        f"A small CNN on {len(images):,} pictures of the CIFAR sample, {epochs} epochs, batch {BATCH}, SGD 0.05 with "
-        f"momentum 0.9, {len(seeds)} seeds: mean (lowest-highest) of the largest eigenvalue of the Hessian of the "
+        f"A small CNN on {len(images):,} pictures of the CIFAR sample, {epochs} epochs, batch {BATCH}, AdamW 0.002 "
+        f"in one cycle, {len(seeds)} seeds: mean (lowest-highest) of the largest eigenvalue of the Hessian of the "
         f"training loss, of the loss and accuracy on the training pictures, and of those on {len(test[0]):,} others."
     )
     lines += ["", *table(
