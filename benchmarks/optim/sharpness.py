@@ -75,7 +75,7 @@ def train(build: Build, images: Tensor, labels: Tensor, epochs: int, seed: int) 
 
 
 def largest_eigenvalue(model: nn.Module, images: Tensor, labels: Tensor, steps: int = 40) -> float:
-    """Of the Hessian of the mean loss over the weights, the largest in absolute value: to half a per cent, as a rule."""
+    """Of the Hessian of the mean loss over the weights, the largest in absolute value: to half a per cent."""
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(cross_entropy(model(images), labels), weights, create_graph=True)
     random = torch.Generator().manual_seed(0)
