@@ -104,12 +104,16 @@ def _own_group(_world: Any) -> Any:
 
 
 @contextmanager
-def torchrun() -> Iterator[None]:
+def torchrun(backend: str = "gloo", timeout: datetime.timedelta = _MEETING) -> Iterator[None]:
     """Join the other processes if torchrun has started this one; leave them at the end.
 
-    Gloo carries the list of what is to be done and the barrier at the end, on GPUs as well: no tensor is exchanged. The
-    processes find each other under a name of their own for every restart, since torch would find the addresses of
+    The processes find each other under a name of their own for every restart, since torch would find the addresses of
     those that have died.
+
+    Args:
+        backend: of torch.distributed. In an evaluation Gloo carries the list of what is to be done and the barrier at
+            the end, on GPUs as well: no tensor is exchanged.
+        timeout: how long the processes wait for each other, but for what a `World` does in its own group.
     """
     environment = os.environ
     if "TORCHELASTIC_RUN_ID" not in environment:
@@ -124,7 +128,7 @@ def torchrun() -> Iterator[None]:
     )
     name = f"robust-bench/{environment['TORCHELASTIC_RESTART_COUNT']}"
     named = distributed.PrefixStore(name, store)  # type: ignore[attr-defined]
-    distributed.init_process_group("gloo", store=named, rank=rank, world_size=size, timeout=_MEETING)
+    distributed.init_process_group(backend, store=named, rank=rank, world_size=size, timeout=timeout)
     try:
         yield
     finally:

@@ -21,7 +21,10 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The L2 norm over all tensors together, on the device of the first: a scalar in float32, or float64 if one is."""
-    return _length([*norms(tensors)])
+    lengths = [whole(length) for length in norms(tensors)]
+    device, widest = lengths[0].device, _widest(lengths)
+    total: Tensor = torch.linalg.vector_norm(torch.stack([length.to(device, widest) for length in lengths]))
+    return total
 
 
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -52,14 +55,6 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     parts = [local(tensor) for tensor in tensors]
     for device in {part.device for part in parts}:
         torch._foreach_mul_([part for part in parts if part.device == device], factor.to(device))
-
-
-def _length(lengths: list[Tensor]) -> Tensor:
-    lengths = [whole(length) for length in lengths]
-    total: Tensor = torch.linalg.vector_norm(
-        torch.stack([length.to(lengths[0].device, _widest(lengths)) for length in lengths])
-    )
-    return total
 
 
 def _widest(scalars: Sequence[Tensor]) -> torch.dtype:

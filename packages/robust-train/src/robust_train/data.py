@@ -17,11 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from robust_train.config import Recipe
 from robust_train.errors import SetupError
-from robust_train.processes import Processes
+from robust_train.processes import ALONE, Processes
 from robust_train.seeds import derive, permutation
 from robust_train.settings import DigitsData, FolderData
-
-ALONE = Processes()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Where to compute."""
 
-import os
 from collections.abc import Sequence
 
 import torch
+from robust_bench.world import local_device
 from torch import Tensor
 
 from robust_train.errors import SetupError
@@ -20,10 +20,9 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
         device(type='cpu')
     """
     if device is None:
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        return local_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        place = torch.device(device)
+        place = local_device(torch.device(device))
     except RuntimeError as error:
         raise SetupError(f"no device is called {device!r}: use cpu, cuda or cuda:N") from error
     if place.type not in ("cpu", "cuda"):

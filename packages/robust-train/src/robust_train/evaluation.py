@@ -10,9 +10,9 @@ from robust_bench.world import World
 from torch import Tensor, nn
 
 from robust_train.config import Recipe
-from robust_train.data import ALONE, TrainingData
+from robust_train.data import TrainingData
 from robust_train.perturb import build_evaluation_attack
-from robust_train.processes import Processes
+from robust_train.processes import ALONE, Processes
 
 
 def evaluate_held_out(

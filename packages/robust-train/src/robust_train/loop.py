@@ -206,7 +206,7 @@ def train(
                     raise Interrupted(f"{done}; the same call goes on from there ({run.path})")
 
             processes.average_statistics(model)
-            if average:
+            if average and processes.size > 1:
                 with average.applied():  # it has statistics of its own
                     processes.average_statistics(model)
             record: Record = {"kind": "epoch", "epoch": epoch, "update": state.update, **state.whole.means()}

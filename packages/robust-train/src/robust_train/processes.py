@@ -1,16 +1,19 @@
 """The processes that train together, one per device, as torchrun starts them."""
 
 import contextlib
-import os
+import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from robust_bench.world import World, torchrun
 from timm.utils import distribute_bn  # type: ignore[attr-defined]
 from torch import Tensor, distributed, nn
 
 from robust_train.errors import SetupError
+
+_PATIENCE = datetime.timedelta(minutes=30)  # for gradients, as torch has it
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,12 @@ class Processes:
     Attributes:
         rank: its number, from 0.
         size: how many there are.
+        group: by which they talk of other things than gradients; it waits for the slowest of them.
     """
 
     rank: int = 0
     size: int = 1
+    group: Any = field(default=None, compare=False, repr=False)
 
     @property
     def first(self) -> bool:
@@ -65,7 +70,7 @@ class Processes:
         if self.size == 1:
             return flag
         votes = torch.tensor(int(flag))
-        distributed.all_reduce(votes, distributed.ReduceOp.MAX)
+        distributed.all_reduce(votes, distributed.ReduceOp.MAX, group=self.group)
         return bool(votes)
 
     def from_first(self, value: Any) -> Any:
@@ -73,7 +78,7 @@ class Processes:
         if self.size == 1:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, device=torch.device("cpu"))
+        distributed.broadcast_object_list(values, src=0, group=self.group)
         return values[0]
 
     def gathered(self, value: Any) -> list[Any]:
@@ -81,7 +86,7 @@ class Processes:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def totals(self, values: list[float]) -> list[float]:
@@ -89,8 +94,11 @@ class Processes:
         if self.size == 1:
             return values
         sums = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(sums)
+        distributed.all_reduce(sums, group=self.group)
         return sums.tolist()
+
+
+ALONE = Processes()
 
 
 @contextlib.contextmanager
@@ -99,14 +107,8 @@ def join(device: torch.device) -> Iterator[Processes]:
 
     Gradients travel by NCCL between GPUs and by Gloo between CPUs. A group that exists already is used and left.
     """
-    if distributed.is_available() and distributed.is_initialized():
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
-        return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
-        return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    there = distributed.is_available() and distributed.is_initialized()
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with contextlib.nullcontext() if there else torchrun(backend, timeout=_PATIENCE):
+        world = World.current()
+        yield Processes(world.rank, world.size, world.group)

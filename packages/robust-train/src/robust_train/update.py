@@ -1,11 +1,11 @@
 """One update of the weights: the passes over a batch, and the optimizer's step."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from robust_optim import ESAM, TwoPass
+from robust_optim.distributed import no_sync
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -67,7 +67,7 @@ class Passes:
         total = torch.zeros((), device=self.parts[0][0].device)
         sums: Metrics = {}
         for part in self.parts:
-            with nullcontext() if part is self.parts[-1] else self._apart():
+            with no_sync(None if part is self.parts[-1] else self.module):
                 losses, metrics = self._forward(part)
                 loss = losses.sum() / self.images
                 torch.autograd.backward(self.scaler.scale(loss))
@@ -102,13 +102,6 @@ class Passes:
                 nn.utils.clip_grad_norm_(self.module.parameters(), clip)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-
-    def _apart(self) -> AbstractContextManager[object]:
-        """Do not average gradients over the processes yet."""
-        if isinstance(self.module, nn.parallel.DistributedDataParallel):
-            context: AbstractContextManager[object] = self.module.no_sync()
-            return context
-        return nullcontext()
 
     def _forward(self, part: Part) -> tuple[Tensor, Metrics]:
         # Every pass opens its own autocast: inside one long autocast, weights that were changed would not be seen.
