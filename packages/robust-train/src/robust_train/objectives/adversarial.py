@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor, nn
-
-from robust_train.objectives.objective import Adversarially, Context, Metrics, check_smoothing, correct, cross_entropy
+from robust_train.objectives.objective import Adversarially, Context, check_smoothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +26,9 @@ class Adversarial(Adversarially):
         label_smoothing: share of the label that is spread over all classes, in [0, 1); in the loss, not in the attack.
     """
 
-    label_smoothing: float = 0.0
+    accuracy: ClassVar[str] = "adversarial_accuracy"
 
-    def losses(
-        self,
-        model: nn.Module,
-        images: Tensor,  # noqa: ARG002 - the clean images are not looked at
-        perturbed: Tensor,
-        labels: Tensor,
-    ) -> tuple[Tensor, Metrics]:
-        """The cross-entropies (N,) of `perturbed`, and the sum `adversarial_accuracy`."""
-        logits = model(perturbed)
-        return cross_entropy(logits, labels, self.label_smoothing), {"adversarial_accuracy": correct(logits, labels)}
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

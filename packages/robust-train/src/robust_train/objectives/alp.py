@@ -5,8 +5,15 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from robust_train.objectives.divergence import widened
-from robust_train.objectives.objective import Adversarially, Context, Metrics, check_smoothing, correct, cross_entropy
+from robust_train.objectives.objective import (
+    Adversarially,
+    Context,
+    Metrics,
+    check_smoothing,
+    correct,
+    cross_entropy,
+    widened,
+)
 from robust_train.settings.require import require, require_not_negative
 
 

@@ -10,7 +10,7 @@ from robust_augs import AdversarialNoise, NoiseGenerator
 from torch import Tensor, nn
 
 from robust_train.objectives.augmented import generator_of
-from robust_train.objectives.objective import Context, Metrics, Objective, correct, cross_entropy
+from robust_train.objectives.objective import Context, Objective
 from robust_train.objectives.opponent import Opponent
 from robust_train.perturb import FULL, Strength
 from robust_train.settings import require
@@ -39,6 +39,8 @@ class ANT(Objective):
         warmup: steps of the network alone when it has started anew, at least 0, 1,000 in the paper.
         warmup_lr: of the network meanwhile, positive, 5e-4 in the paper.
     """
+
+    accuracy: ClassVar[str] = "augmented_accuracy"
 
     noise: AdversarialNoise
     lr: float = 1e-4
@@ -75,17 +77,6 @@ class ANT(Objective):
         self._begun = True
         self._climb(model, images, labels, generator, self.lr)
         return self.noise(images, generator=generator)
-
-    def losses(
-        self,
-        model: nn.Module,
-        images: Tensor,  # noqa: ARG002 - the clean images are not looked at
-        perturbed: Tensor,
-        labels: Tensor,
-    ) -> tuple[Tensor, Metrics]:
-        """The cross-entropies (N,) of `perturbed`, and the sum `augmented_accuracy`."""
-        logits = model(perturbed)
-        return cross_entropy(logits, labels), {"augmented_accuracy": correct(logits, labels)}
 
     def learn(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Count the update, and remember the network where it is time."""

@@ -1,8 +1,8 @@
 """What the objectives share that train on augmented views of the images."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from robust_attacks import ImageRandom
@@ -22,8 +22,10 @@ class Augmentation(Protocol):
         ...
 
 
-class Augmenting(Objective):
+class Augmenting(Objective, ABC):
     """The cross-entropy of augmented images: what objectives share that make them without looking at the model."""
+
+    accuracy: ClassVar[str] = "augmented_accuracy"
 
     def perturb(
         self,
@@ -36,17 +38,6 @@ class Augmenting(Objective):
     ) -> Tensor:
         """Augment `images` (N, C, H, W) in [0, 1]."""
         return self.augmented(images, generator_of(random, "augmentation"))
-
-    def losses(
-        self,
-        model: nn.Module,
-        images: Tensor,  # noqa: ARG002 - the clean images are not looked at
-        perturbed: Tensor,
-        labels: Tensor,
-    ) -> tuple[Tensor, Metrics]:
-        """The cross-entropies (N,) of `perturbed`, and the sum `augmented_accuracy`."""
-        logits = model(perturbed)
-        return cross_entropy(logits, labels), {"augmented_accuracy": correct(logits, labels)}
 
     @abstractmethod
     def augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,9 @@
 """How far predictions are apart."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
+
+from robust_train.objectives.objective import widened
 
 
 def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
@@ -12,13 +13,9 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> Tensor:
     flow to both sides.
 
     Examples:
+        >>> import torch
         >>> kl_divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
         tensor([0.])
     """
     log_p, log_q = (functional.log_softmax(widened(values), dim=1) for values in (reference, logits))
     return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
-
-
-def widened(logits: Tensor) -> Tensor:
-    """The logits in float32 at least."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

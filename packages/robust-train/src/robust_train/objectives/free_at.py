@@ -8,7 +8,7 @@ import torch
 from robust_attacks import ImageRandom
 from torch import Tensor, nn
 
-from robust_train.objectives.objective import Context, Metrics, Objective, correct, cross_entropy
+from robust_train.objectives.objective import Context, Metrics, Objective
 from robust_train.perturb import FULL, Strength
 from robust_train.settings.attack import check_eps
 from robust_train.settings.require import require
@@ -39,6 +39,8 @@ class FreeAT(Objective):
     Attributes:
         delta: of every place in a batch, (places, C, H, W), None before the first batch.
     """
+
+    accuracy: ClassVar[str] = "adversarial_accuracy"
 
     eps: float
     replays: int = 8
@@ -78,15 +80,14 @@ class FreeAT(Objective):
     def losses(
         self,
         model: nn.Module,
-        images: Tensor,  # noqa: ARG002 - the clean images are not looked at
+        images: Tensor,
         perturbed: Tensor,
         labels: Tensor,
     ) -> tuple[Tensor, Metrics]:
         """The cross-entropies (N,) of `perturbed`, and the sum `adversarial_accuracy`."""
         if perturbed.is_leaf:
             perturbed.grad = None  # that of an earlier pass over the same images
-        logits = model(perturbed)
-        return cross_entropy(logits, labels), {"adversarial_accuracy": correct(logits, labels)}
+        return super().losses(model, images, perturbed, labels)
 
     @torch.no_grad()
     def learn(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:

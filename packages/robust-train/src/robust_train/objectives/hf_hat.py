@@ -87,8 +87,7 @@ class HighFrequencyHAT(Objective):
     def losses(self, model: nn.Module, images: Tensor, perturbed: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
         """The losses (N,), and the sums `accuracy`, `adversarial_accuracy` and `divergence` of the last view."""
         if perturbed.ndim == images.ndim:
-            logits = model(perturbed)
-            return cross_entropy(logits, labels, self.label_smoothing), {"accuracy": correct(logits, labels)}
+            return super().losses(model, images, perturbed, labels)
         with torch.no_grad():
             reference = model(images)
         views = model(perturbed.flatten(0, 1)).unflatten(0, perturbed.shape[:2]).unbind(1)

@@ -7,8 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_train.objectives.divergence import widened
-from robust_train.objectives.objective import Adversarially, Context, Metrics, correct, cross_entropy, hard
+from robust_train.objectives.objective import (
+    Adversarially,
+    Context,
+    Metrics,
+    correct,
+    cross_entropy,
+    hard,
+    widened,
+)
 from robust_train.settings.require import require_not_negative
 
 

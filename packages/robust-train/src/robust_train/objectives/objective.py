@@ -1,9 +1,8 @@
 """What a training step minimises, as the loop sees it."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from robust_attacks import ImageRandom
@@ -41,16 +40,20 @@ class Context:
         return {"attack": self.attack, "batch_norm": self.batch_norm, "precision": self.precision}
 
 
-class Objective(ABC):
+class Objective:
     """Two halves of a training step: the images to train on, and the loss of every one of them.
 
     `perturb` makes the images; no gradient reaches the weights. `losses` can be called again on the same images, as
     sharpness-aware optimizers do, and with part of the batch. Subclasses are frozen dataclasses that take keywords.
 
     Attributes:
+        accuracy: the name of the accuracy among the metrics.
+        label_smoothing: share of the label that is spread over all classes in the loss, in [0, 1).
         replays: how many updates in a row a batch is used for.
     """
 
+    accuracy: ClassVar[str] = "accuracy"
+    label_smoothing: float = 0.0
     replays: int = 1
 
     def __call__(
@@ -79,9 +82,19 @@ class Objective(ABC):
         """
         return images
 
-    @abstractmethod
-    def losses(self, model: nn.Module, images: Tensor, perturbed: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
-        """The losses (N,), whose mean is minimised, and further metrics than that."""
+    def losses(
+        self,
+        model: nn.Module,
+        images: Tensor,  # noqa: ARG002 - for those that look at the clean images too
+        perturbed: Tensor,
+        labels: Tensor,
+    ) -> tuple[Tensor, Metrics]:
+        """The losses (N,), whose mean is minimised, and further metrics than that.
+
+        Here the cross-entropies of `perturbed`, and how many are classified right, under the name `accuracy`.
+        """
+        logits = model(perturbed)
+        return cross_entropy(logits, labels, self.label_smoothing), {self.accuracy: correct(logits, labels)}
 
     def convert(self, model: nn.Module) -> None:
         """Change the new model, before it moves to its device, into what the method trains; here nothing."""
@@ -158,9 +171,14 @@ class Adversarially(Objective):
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropies (N,) with classes (N,) or probabilities (N, K), in float32 at least."""
-    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    wide = widened(logits)
     labels = labels.to(wide.dtype) if labels.is_floating_point() else labels
     return functional.cross_entropy(wide, labels, reduction="none", label_smoothing=label_smoothing)
+
+
+def widened(values: Tensor) -> Tensor:
+    """The values in float32 at least."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from robust_models.normalize import find_normalize
 from torch import Tensor, distributed, nn
 
 from robust_train.objectives.mask_network import LossWeights, MaskNetwork
-from robust_train.objectives.objective import Context, Metrics, Objective, correct, cross_entropy
+from robust_train.objectives.objective import Context, Metrics, Objective, correct, cross_entropy, widened
 from robust_train.objectives.opponent import Opponent
 from robust_train.perturb import FULL, Strength
 from robust_train.seeds import derive
@@ -138,8 +138,7 @@ class RSPC(Objective):
 
 def _distances(output: Tensor) -> Tensor:
     """Mean squared differences (N,) between the halves of what left a block (2N, ...), in float32 at least."""
-    wide = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-    hidden, clean = wide.chunk(2)
+    hidden, clean = widened(output).chunk(2)
     return (hidden - clean).square().flatten(1).mean(1)
 
 

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor, nn
-
-from robust_train.objectives.objective import Context, Metrics, Objective, check_smoothing, correct, cross_entropy
+from robust_train.objectives.objective import Context, Objective, check_smoothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,23 +15,12 @@ class Standard(Objective):
 
     Examples:
         >>> import torch
-        >>> loss, metrics = Standard()(nn.Flatten(), torch.zeros(4, 1, 1, 2), torch.tensor([0, 1, 0, 1]))
+        >>> loss, metrics = Standard()(torch.nn.Flatten(), torch.zeros(4, 1, 1, 2), torch.tensor([0, 1, 0, 1]))
         >>> round(loss.item(), 4), metrics["accuracy"].item()
         (0.6931, 2)
     """
 
     label_smoothing: float = 0.0
-
-    def losses(
-        self,
-        model: nn.Module,
-        images: Tensor,  # noqa: ARG002 - the same as perturbed
-        perturbed: Tensor,
-        labels: Tensor,
-    ) -> tuple[Tensor, Metrics]:
-        """The cross-entropies (N,) of `perturbed`, and the sum `accuracy`."""
-        logits = model(perturbed)
-        return cross_entropy(logits, labels, self.label_smoothing), {"accuracy": correct(logits, labels)}
 
 
 @dataclass(frozen=True, kw_only=True)
