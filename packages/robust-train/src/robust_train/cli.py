@@ -187,15 +187,17 @@ def _options() -> list[_Option]:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """What each field means, from the docstring of its dataclass."""
-    lines = (inspect.getdoc(kind) or "").partition("Args:\n")[2].splitlines()  # none under python -OO
+    """What each field means, from the docstrings of its dataclass and of those that it extends."""
     meanings: dict[str, str] = {}
-    for line in lines:
-        name, colon, text = line.strip().partition(": ")
-        if line.startswith("    ") and not line.startswith("     ") and colon:
-            meanings[name] = text
-        elif meanings:
-            meanings[list(meanings)[-1]] += " " + line.strip()
+    for part in reversed(kind.__mro__):
+        lines = inspect.cleandoc(part.__doc__ or "").partition("Args:\n")[2].splitlines()  # none under python -OO
+        name = ""
+        for line in lines:
+            begun, colon, text = line.strip().partition(": ")
+            if line.startswith("    ") and not line.startswith("     ") and colon:
+                name, meanings[begun] = begun, text
+            elif name:
+                meanings[name] += " " + line.strip()
     return meanings
 
 

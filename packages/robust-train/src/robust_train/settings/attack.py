@@ -11,18 +11,6 @@ Start = Literal["image", "uniform", "near"]
 WarmUp = Literal["none", "radius", "radius_and_step", "step"]
 
 
-def _check_attack(settings: "AttackSettings", start: str = "uniform") -> None:
-    check_eps(settings.norm, settings.eps)
-    require(settings.relative_step > 0, f"relative_step must be positive, got {settings.relative_step}")
-    near = start != "near" or settings.norm in ("Linf", "L2")
-    require(near, f"start near the image is for Linf and L2, got {settings.norm}")
-    epochs = settings.warmup_epochs
-    if settings.warmup == "none":
-        require(epochs == 0, f"warmup_epochs must be 0 without a warm-up, got {epochs}")
-    else:
-        require(epochs > 0, f"warmup_epochs must be positive for a warm-up of the {settings.warmup}, got {epochs}")
-
-
 def check_eps(norm: str, eps: float) -> None:
     """Raise a ValueError unless `eps` is a radius in units of [0, 1] pixels."""
     require(eps > 0, f"eps must be positive, got {eps}")
@@ -31,111 +19,106 @@ def check_eps(norm: str, eps: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSMAttack:
+class _GradientAttack:
+    """What attacks by gradient steps share.
+
+    Args:
+        name: chooses the attack.
+        norm: of the ball around an image.
+        eps: its radius, in units of [0, 1] pixels.
+        relative_step: length of one step as a multiple of eps, so that it follows eps.
+        batch_norm: mode of the model during the attack, see `robust_train.perturb`.
+        autocast: let the attack run in the precision of the training; False computes it in float32.
+        warmup: what of the attack grows from nothing in the first epochs: "none" of it; the "radius", the step keeping
+            its length (Debenedetti et al., SaTML 2023, arXiv:2209.07399); "radius_and_step"; or the "step" (ARES 2,
+            arXiv:2302.14301).
+        warmup_epochs: how many epochs, 0 without a warm-up.
+        warmup_per: grow once per "epoch", counted from 0, so that the first epoch has none of it; or at every "update".
+    """
+
+    name: str
+    norm: Norm
+    eps: float
+    relative_step: float
+    batch_norm: BatchNorm
+    autocast: bool
+    warmup: WarmUp
+    warmup_epochs: float
+    warmup_per: Literal["epoch", "update"]
+
+    def __post_init__(self) -> None:
+        check_eps(self.norm, self.eps)
+        require(self.relative_step > 0, f"relative_step must be positive, got {self.relative_step}")
+        epochs = self.warmup_epochs
+        if self.warmup == "none":
+            require(epochs == 0, f"warmup_epochs must be 0 without a warm-up, got {epochs}")
+        else:
+            require(epochs > 0, f"warmup_epochs must be positive for a warm-up of the {self.warmup}, got {epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSMAttack(_GradientAttack):
     """One gradient step for every image: `robust_attacks.FGSM`.
 
     Args:
         name: "fgsm".
-        norm: of the ball around an image.
-        eps: its radius, in units of [0, 1] pixels.
-        relative_step: length of the step as a multiple of eps, so that it follows eps.
         start: the "image" itself, a "uniform" point of the ball (with 1.25 steps this is FGSM-RS), or "near" the image,
-            at normal noise of 0.001.
-        batch_norm: mode of the model during the attack, see `robust_train.perturb`.
-        autocast: let the attack run in the precision of the training; False computes it in float32.
-        warmup: what of the attack grows from nothing in the first epochs: "none" of it; the "radius", the step keeping
-            its length (Debenedetti et al., SaTML 2023, arXiv:2209.07399); "radius_and_step"; or the "step" (ARES 2,
-            arXiv:2302.14301).
-        warmup_epochs: how many epochs, 0 without a warm-up.
-        warmup_per: grow once per "epoch", counted from 0, so that the first epoch has none of it; or at every "update".
+            at normal noise of 0.001 (TRADES and MART).
     """
 
     name: Literal["fgsm"]
-    norm: Norm
-    eps: float
-    relative_step: float
     start: Start
-    batch_norm: BatchNorm
-    autocast: bool
-    warmup: WarmUp
-    warmup_epochs: float
-    warmup_per: Literal["epoch", "update"]
 
     def __post_init__(self) -> None:
-        _check_attack(self, self.start)
+        super().__post_init__()
+        _check_start(self.norm, self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NFGSMAttack:
+class NFGSMAttack(_GradientAttack):
     """One gradient step from strong noise, not cut to the ball: `robust_attacks.NFGSM`, in Linf.
+
+    The paper's `relative_step` is 1.
 
     Args:
         name: "n_fgsm".
-        norm: "Linf".
-        eps: radius of the ball that is trained for, in units of [0, 1] pixels.
-        relative_step: length of the step as a multiple of eps, 1 in the paper.
+        norm: "Linf", of the ball that is trained for.
         noise: half the width of the uniform noise as a multiple of eps, 2 in the paper.
-        batch_norm: mode of the model during the attack, see `robust_train.perturb`.
-        autocast: let the attack run in the precision of the training; False computes it in float32.
-        warmup: what of the attack grows from nothing in the first epochs: "none" of it; the "radius", the step keeping
-            its length (Debenedetti et al., SaTML 2023, arXiv:2209.07399); "radius_and_step"; or the "step" (ARES 2,
-            arXiv:2302.14301).
-        warmup_epochs: how many epochs, 0 without a warm-up.
-        warmup_per: grow once per "epoch", counted from 0, so that the first epoch has none of it; or at every "update".
     """
 
     name: Literal["n_fgsm"]
     norm: Literal["Linf"]
-    eps: float
-    relative_step: float
     noise: float
-    batch_norm: BatchNorm
-    autocast: bool
-    warmup: WarmUp
-    warmup_epochs: float
-    warmup_per: Literal["epoch", "update"]
 
     def __post_init__(self) -> None:
-        _check_attack(self)
+        super().__post_init__()
         require(self.noise > 0, f"noise must be positive, got {self.noise}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGDAttack:
+class PGDAttack(_GradientAttack):
     """Several gradient steps, projected back after each: `robust_attacks.PGD`; the last iterate is trained on.
 
     Args:
         name: "pgd".
-        norm: of the ball around an image.
-        eps: its radius, in units of [0, 1] pixels.
         steps: gradient steps, each a forward and a backward pass.
-        relative_step: length of one step as a multiple of eps, so that it follows eps.
         start: the "image" itself, a "uniform" point of the ball, or "near" the image, at normal noise of 0.001 (TRADES
             and MART).
-        batch_norm: mode of the model during the attack, see `robust_train.perturb`.
-        autocast: let the attack run in the precision of the training; False computes it in float32.
-        warmup: what of the attack grows from nothing in the first epochs: "none" of it; the "radius", the step keeping
-            its length (Debenedetti et al., SaTML 2023, arXiv:2209.07399); "radius_and_step"; or the "step" (ARES 2,
-            arXiv:2302.14301).
-        warmup_epochs: how many epochs, 0 without a warm-up.
-        warmup_per: grow once per "epoch", counted from 0, so that the first epoch has none of it; or at every "update".
     """
 
     name: Literal["pgd"]
-    norm: Norm
-    eps: float
     steps: int
-    relative_step: float
     start: Start
-    batch_norm: BatchNorm
-    autocast: bool
-    warmup: WarmUp
-    warmup_epochs: float
-    warmup_per: Literal["epoch", "update"]
 
     def __post_init__(self) -> None:
-        _check_attack(self, self.start)
+        super().__post_init__()
+        _check_start(self.norm, self.start)
         require(self.steps >= 1, f"steps must be at least 1, got {self.steps}")
 
 
 AttackSettings = FGSMAttack | NFGSMAttack | PGDAttack
+
+
+def _check_start(norm: str, start: str) -> None:
+    near = start != "near" or norm in ("Linf", "L2")
+    require(near, f"start near the image is for Linf and L2, got {norm}")
