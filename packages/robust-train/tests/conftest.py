@@ -4,10 +4,12 @@ import json
 import signal
 
 import pytest
+import robust_train.loop
 import torch
 from PIL import Image
-from robust_train import recipes
+from robust_train import Interrupted, recipes, train
 from robust_train.run_folder import TIMES
+from torch import nn
 
 FOLDER = {
     "name": "folder", "held_out": 0.25, "drop_last": False, "size": 8, "scale": [0.3, 1.0], "flip": 0.5,
@@ -87,3 +89,53 @@ def folder_recipe(tiny):
             "epochs": 2,
         }
     )
+
+
+@pytest.fixture
+def classifier():
+    """Builds networks in float64 and eval mode, images of 1 x 4 x 4 to 4 classes, with a batch norm that has a past."""
+
+    def build(activation=nn.ReLU, stretch=1.0, seed=0):
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), activation(), nn.Flatten(), nn.Linear(48, 4)
+        ).double()
+        with torch.no_grad():
+            network(torch.rand(16, 1, 4, 4, dtype=torch.float64))
+            network[4].weight.mul_(stretch)
+        return network.eval()
+
+    return build
+
+
+@pytest.fixture
+def batch():
+    """Six images of 1 x 4 x 4 in float64, and their classes."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(6, 1, 4, 4, generator=generator, dtype=torch.float64)
+    return images, torch.tensor([0, 3, 2, 1, 1, 0])
+
+
+@pytest.fixture
+def broken_off(monkeypatch):
+    """Trains, is broken off when a batch of this number begins, goes on, and gives the report of that."""
+
+    def run(recipe, folder, begun):
+        batches = []
+        set_learning_rate = robust_train.loop.set_learning_rate
+
+        def stop(*arguments):
+            batches.append(None)
+            if len(batches) == begun:
+                raise KeyboardInterrupt
+            set_learning_rate(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(robust_train.loop, "set_learning_rate", stop)
+            with pytest.raises((KeyboardInterrupt, Interrupted)):
+                train(recipe, folder, device="cpu")
+        report = train(recipe, folder, device="cpu")
+        assert report.resumed == begun - 1
+        return report
+
+    return run

@@ -4,27 +4,13 @@ import pytest
 import torch
 from robust_attacks import FGSM, PGD, ImageRandom, Linf
 from robust_train.objectives import Adversarial
-from torch import nn
 
 EPS = 0.1
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)
-    ).double()
-    with torch.no_grad():
-        network(torch.rand(16, 1, 4, 4, dtype=torch.float64))
-    return network.eval()
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(6, 1, 4, 4, generator=generator, dtype=torch.float64)
-    return images, torch.tensor([0, 3, 2, 1, 1, 0])
+def model(classifier):
+    return classifier()
 
 
 def logits_of(model, x):

@@ -1,11 +1,10 @@
 """Free adversarial training against its algorithm, written with plain operations in float64."""
 
 import pytest
-import robust_train.loop
 import torch
 from robust_attacks import ImageRandom
 from robust_optim import SAM
-from robust_train import Interrupted, recipes, train
+from robust_train import recipes, train
 from robust_train.objectives import FreeAT
 from torch import nn
 
@@ -153,28 +152,14 @@ def test_the_delta_survives_a_checkpoint(batches):
     assert torch.equal(other.perturb(network(), *batches[0]), objective.perturb(network(), *batches[0]))
 
 
-def test_the_recipe_trains_and_resumes_bit_for_bit(tmp_path, monkeypatch):
+def test_the_recipe_trains_and_resumes_bit_for_bit(tmp_path, broken_off):
     recipe = recipes.load("digits-free-at")
     assert (recipe.objective.replays, recipe.objective.eps, recipe.attack) == (4, 0.15, None)
     recipe = recipe.replace(**{"epochs": 2, "batch_size": 500, "evaluation.steps": 1, "checkpoint_every": 1})
     whole = train(recipe, tmp_path / "whole", device="cpu")
     assert whole.history[-1]["update"] == 6  # batches of 500, 500 and 212
 
-    batches = []
-    set_learning_rate = robust_train.loop.set_learning_rate
-
-    def stop(*arguments):
-        batches.append(None)
-        if len(batches) == 3:
-            raise KeyboardInterrupt
-        set_learning_rate(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(robust_train.loop, "set_learning_rate", stop)
-        with pytest.raises((KeyboardInterrupt, Interrupted)):
-            train(recipe, tmp_path / "broken", device="cpu")
-    report = train(recipe, tmp_path / "broken", device="cpu")
-    assert report.resumed == 2
+    report = broken_off(recipe, tmp_path / "broken", begun=3)
     for one, other in zip(report.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

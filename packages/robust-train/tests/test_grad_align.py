@@ -14,22 +14,10 @@ ATTACK = FGSM(threat=Linf(eps=EPS), step_size=1.25 * EPS)
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Softplus(), nn.Flatten(), nn.Linear(48, 4)
-    ).double()
-    with torch.no_grad():
-        network(torch.rand(16, 1, 4, 4, dtype=torch.float64))
-        network[1].weight.fill_(100)  # so that gradients turn within the ball
-    return network.eval()
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(6, 1, 4, 4, generator=generator, dtype=torch.float64)
-    return images, torch.tensor([0, 3, 2, 1, 1, 0])
+def model(classifier):
+    network = classifier(nn.Softplus)
+    torch.nn.init.constant_(network[1].weight, 100)  # so that gradients turn within the ball
+    return network
 
 
 def losses_of(logits, targets):

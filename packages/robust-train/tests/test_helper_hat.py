@@ -10,32 +10,14 @@ from robust_train.perturb import build_attack, build_threat
 from torch import nn
 
 
-def network(seed):
-    torch.manual_seed(seed)
-    model = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)
-    ).double()
-    with torch.no_grad():
-        model(torch.rand(16, 1, 4, 4, dtype=torch.float64))
-        model[4].weight.mul_(4)
-    return model.eval()
+@pytest.fixture
+def model(classifier):
+    return classifier(stretch=4)
 
 
 @pytest.fixture
-def model():
-    return network(0)
-
-
-@pytest.fixture
-def standard():
-    return network(1)
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(6, 1, 4, 4, generator=generator, dtype=torch.float64)
-    return images, torch.tensor([0, 3, 2, 1, 1, 0])
+def standard(classifier):
+    return classifier(stretch=4, seed=1)
 
 
 ATTACK = PGD(threat=build_threat("Linf", 0.3, "near"), steps=3, step_size=0.15)

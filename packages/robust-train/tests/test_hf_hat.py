@@ -1,9 +1,8 @@
 """High-frequency adversarial training against the authors' loop, written with plain operations in float64."""
 
 import pytest
-import robust_train.loop
 import torch
-from robust_train import Interrupted, recipes, train
+from robust_train import recipes, train
 from robust_train.objectives import HighFrequencyHAT, Standard
 from robust_train.perturb import Strength
 from torch import nn
@@ -12,22 +11,8 @@ EPS, STEP = 0.02, 0.01
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 4)
-    ).double()
-    with torch.no_grad():
-        network(torch.rand(16, 1, 4, 4, dtype=torch.float64))
-        network[4].weight.mul_(8)
-    return network.eval()
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(6, 1, 4, 4, generator=generator, dtype=torch.float64)
-    return images, torch.tensor([0, 3, 2, 1, 1, 0])
+def model(classifier):
+    return classifier(nn.Tanh, stretch=8)
 
 
 def authors_loop(model, images, targets, eps, step, kl_weight, box, iterations=3, ce_weight=3.0):
@@ -124,7 +109,7 @@ def test_the_second_half_can_be_repeated_and_its_images_are_made_without_a_trace
     assert torch.equal(first, second)
 
 
-def test_the_recipe_trains_and_resumes_in_its_second_phase(tmp_path, monkeypatch):
+def test_the_recipe_trains_and_resumes_in_its_second_phase(tmp_path, broken_off):
     recipe = recipes.load("digits-hf-hat")
     assert (recipe.objective.iterations, recipe.objective.eps, recipe.objective.step) == (3, 2 / 255, 1 / 255)
     assert (recipe.objective.ce_weight, recipe.objective.kl_weight) == (3.0, 0.01)
@@ -136,21 +121,7 @@ def test_the_recipe_trains_and_resumes_in_its_second_phase(tmp_path, monkeypatch
     whole = train(recipe, tmp_path / "whole", device="cpu")
     assert ["divergence" in record for record in whole.history] == [True, True, False]
 
-    batches = []
-    set_learning_rate = robust_train.loop.set_learning_rate
-
-    def stop(*arguments):
-        batches.append(None)
-        if len(batches) == 4:
-            raise KeyboardInterrupt
-        set_learning_rate(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(robust_train.loop, "set_learning_rate", stop)
-        with pytest.raises((KeyboardInterrupt, Interrupted)):
-            train(recipe, tmp_path / "broken", device="cpu")
-    report = train(recipe, tmp_path / "broken", device="cpu")
-    assert report.resumed == 3
+    report = broken_off(recipe, tmp_path / "broken", begun=4)
     for one, other in zip(report.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

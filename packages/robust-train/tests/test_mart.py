@@ -10,22 +10,8 @@ from torch import nn
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)
-    ).double()
-    with torch.no_grad():
-        network(torch.rand(16, 1, 4, 4, dtype=torch.float64))
-        network[4].weight.mul_(4)
-    return network.eval()
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(6, 1, 4, 4, generator=generator, dtype=torch.float64)
-    return images, torch.tensor([0, 3, 2, 1, 1, 0])
+def model(classifier):
+    return classifier(stretch=4)
 
 
 ATTACK = PGD(threat=build_threat("Linf", 0.1, "near"), steps=4, step_size=0.03)
